@@ -1,0 +1,1 @@
+"""Shoal: a federated-learning engine."""
