@@ -2,13 +2,13 @@
 
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.errors import DataError
+from shoal.errors import ConfigError, DataError
 from shoal.messages import (
     Action,
     Config,
@@ -96,7 +96,7 @@ class Coordinator(ABC, Generic[S]):
                 return self.on_start(state, view)
 
     def on_start(self, state: S, view: View) -> Steps[S]:
-        """The run begins. Clients join after it, one event each."""
+        """The run begins. Those in `view.clients` are not announced; later ones join."""
         return state, ()
 
     def on_join(self, state: S, client: str, view: View) -> Steps[S]:
@@ -184,8 +184,8 @@ class Trainer(Protocol[C]):
     A trainer is bound to a model before use; hyperparameters in `task.config` override its own.
     """
 
-    def bind(self, model: Callable[[], Any]) -> Self:
-        """The same trainer for the model that the function makes."""
+    def bind(self, model: Callable[[], Any] | None) -> Self:
+        """The same trainer for the model that the function makes; None where it knows its own."""
 
     def initial(self, seed: int) -> Tensors:
         """A fresh model."""
@@ -203,6 +203,17 @@ class Trainer(Protocol[C]):
 
     def evaluate(self, model: Tensors, data: Any) -> Metrics:
         """Metrics of a model on data, e.g. {"loss": 0.3, "accuracy": 0.9}."""
+
+
+def with_rule(trainer: Trainer[Any], rule: StepRule[Any]) -> Trainer[Any]:
+    """The same trainer with another step rule.
+
+    Raises:
+        ConfigError: if the trainer takes none.
+    """
+    if not hasattr(trainer, "rule"):
+        raise ConfigError("trainer", f"{type(trainer).__name__} takes no step rule")
+    return replace(trainer, rule=rule)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, slots=True)

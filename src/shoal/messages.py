@@ -9,8 +9,7 @@ from shoal.tensors import Tensors
 Value = bool | int | float | str
 Config = Mapping[str, Value]
 Metrics = Mapping[str, float]
-NOTHING: Mapping[str, float] = MappingProxyType({})
-DEFAULTS: Config = MappingProxyType({})
+NOTHING: Metrics = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Task:
     version: int
     number: int = 0
     kind: str = "train"
-    config: Config = DEFAULTS
+    config: Config = field(default_factory=dict)
     dispatched_at: float = 0.0
     lease: float | None = None
     part: tuple[str, ...] | None = None
@@ -56,7 +55,7 @@ class Payload:
     num_examples: int
     steps: int = 1
     kind: str = "delta"
-    metrics: Metrics = NOTHING
+    metrics: Metrics = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Update:
     num_examples: int = 1
     steps: int = 1
     duration: float = 0.0
-    metrics: Metrics = NOTHING
+    metrics: Metrics = field(default_factory=dict)
     kind: str = "train"
 
 
@@ -141,7 +140,7 @@ class Dispatch:
     """Give an idle client a task on the model as it is at this point of the list."""
 
     client: str
-    config: Config = DEFAULTS
+    config: Config = field(default_factory=dict)
     kind: str = "train"
     lease: float | None = None
     part: tuple[str, ...] | None = None
@@ -237,7 +236,7 @@ class TaskRecord:
     steps: int = 0
     bytes_down: int = 0
     bytes_up: int = 0
-    metrics: Metrics = NOTHING
+    metrics: Metrics = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,17 @@ def equal(a: Tensors, b: Tensors) -> bool:
     return same and all(equal(a.groups[p], b.groups[p]) for p in a.groups)
 
 
+def difference(model: Tensors, base: Tensors) -> Tensors:
+    """The delta `model - base`; buffers and counters are values, so they stay the model's."""
+    groups = {
+        prefix: group
+        if prefix in ("buffer/", "counter/")
+        else group.with_flat(group.dense - base.groups[prefix].dense)
+        for prefix, group in model.groups.items()
+    }
+    return Tensors(model.layout, model.dense - base.dense, groups)
+
+
 def _prefix(name: str) -> str:
     for prefix in PREFIXES:
         if name.startswith(prefix):

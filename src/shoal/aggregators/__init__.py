@@ -1,0 +1,38 @@
+"""How updates become one: one file for each rule."""
+
+from typing import Any
+
+from shoal.aggregators.buffers import BufferMean, CounterMax
+from shoal.aggregators.geometric_median import GeometricMedian
+from shoal.aggregators.krum import Krum
+from shoal.aggregators.mean import Mean
+from shoal.aggregators.median import Median
+from shoal.aggregators.routed import Routed
+from shoal.aggregators.sum import Sum
+from shoal.aggregators.trimmed_mean import TrimmedMean
+from shoal.core import Aggregator
+
+AGGREGATORS: dict[str, type[Aggregator[Any]]] = {
+    "Mean": Mean,
+    "Sum": Sum,
+    "Median": Median,
+    "TrimmedMean": TrimmedMean,
+    "Krum": Krum,
+    "GeometricMedian": GeometricMedian,
+    "Routed": Routed,
+    "BufferMean": BufferMean,
+    "CounterMax": CounterMax,
+}
+
+__all__ = [
+    "AGGREGATORS",
+    "BufferMean",
+    "CounterMax",
+    "GeometricMedian",
+    "Krum",
+    "Mean",
+    "Median",
+    "Routed",
+    "Sum",
+    "TrimmedMean",
+]

@@ -1,0 +1,219 @@
+"""The typed description of a run, and what it is made of once it is built."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from shoal import config
+from shoal.combinators import evaluate_every, relay, until
+from shoal.core import Aggregator, Algorithm, Chain, Coordinator
+from shoal.data import Dataset, Federation
+from shoal.errors import ConfigError, positive
+from shoal.messages import Metrics
+from shoal.node import Node
+from shoal.planes import Local
+from shoal.seeds import integer
+from shoal.simulation import Devices
+from shoal.tensors import Tensors
+from shoal.transports import Simulator, Threads, Tree
+
+IDEAL = Devices()
+
+
+@dataclass(frozen=True)
+class Relays:
+    """A level of relays between the server and the clients, who are dealt out among them in turn.
+
+    Attributes:
+        count: of relays.
+        coordinator: who trains when, below each relay.
+        aggregator: of each relay.
+        commits: of a relay for each task of the server.
+        devices: the links between the server and the relays.
+    """
+
+    count: int
+    coordinator: Coordinator[Any]
+    aggregator: Aggregator[Any]
+    commits: int = 1
+    devices: Devices = IDEAL
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        positive("relays.count", self.count)
+        positive("relays.commits", self.commits)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run: the same value simulates, serves and joins.
+
+    Attributes:
+        model: a function that makes the model, e.g. an `nn.Module`; None where the trainer knows.
+        data: the data set and how clients share it.
+        algorithm: the method.
+        commits, seconds, target: when to stop, whichever comes first; `target` is of `metric`.
+        evaluate_every: commits between evaluations on the test set.
+        seed: names every random draw of the run.
+        devices: speeds, links and availability of the simulator's clients.
+        relays: a level between server and clients, if any.
+        transport: "simulator" (virtual time) or "threads" (this process, real time).
+        workers: clients that train at once under "threads".
+        checkpoint_every: commits between checkpoints; 0 for none but at an interruption.
+        log: keep the input log that `shoal replay` needs; it holds every update.
+        sinks: further places for records, e.g. "tensorboard".
+        name: of the run; the algorithm's name if empty.
+    """
+
+    model: Callable[[], Any] | None
+    data: Dataset
+    algorithm: Algorithm
+    commits: int | None = None
+    seconds: float | None = None
+    target: float | None = None
+    metric: str = "accuracy"
+    evaluate_every: int = 1
+    seed: int = 0
+    devices: Devices = IDEAL
+    relays: Relays | None = None
+    transport: Literal["simulator", "threads"] = "simulator"
+    workers: int = 2
+    checkpoint_every: int = 0
+    log: bool = False
+    sinks: tuple[str, ...] = ()
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data."""
+        if self.commits is None and self.seconds is None and self.target is None:
+            raise ConfigError("commits", "give commits, seconds or target, or the run never ends")
+        positive("evaluate_every", self.evaluate_every)
+        positive("workers", self.workers)
+        positive("checkpoint_every", self.checkpoint_every, zero=True)
+        if self.relays is not None and self.transport != "simulator":
+            raise ConfigError("relays", "are simulated only: set transport to 'simulator'")
+
+    @property
+    def title(self) -> str:
+        """What people call the run."""
+        return self.name or self.algorithm.name or "run"
+
+
+@dataclass(frozen=True)
+class Built:
+    """An experiment made real: a node, the transport that drives it, and its data."""
+
+    node: Node
+    transport: Simulator | Threads | Tree
+    federation: Federation
+    algorithm: Algorithm
+
+
+def build(experiment: Experiment) -> Built:
+    """Load the data, make the model, and put node and transport together.
+
+    Raises:
+        ConfigError, DataError, ModelError: for what does not fit.
+    """
+    federation = experiment.data.load(experiment.seed)
+    trainer = experiment.algorithm.trainer.bind(experiment.model)
+    algorithm = replace(experiment.algorithm, trainer=trainer)
+    model = trainer.initial(experiment.seed)
+    node = Node(
+        evaluate_every(_limited(experiment), experiment.evaluate_every),
+        Local(algorithm.aggregator, algorithm.optimizer, experiment.seed),
+        model,
+        experiment.seed,
+    )
+
+    def evaluate(model: Tensors) -> Metrics:
+        return trainer.evaluate(model, federation.test)
+
+    transport: Simulator | Threads | Tree
+    if experiment.transport == "threads":
+        transport = Threads(
+            algorithm, federation, evaluate=evaluate, seed=experiment.seed,
+            workers=experiment.workers,
+        )  # fmt: skip
+    elif experiment.relays is not None:
+        transport = _tree(experiment, experiment.relays, algorithm, federation, model, evaluate)
+    else:
+        transport = Simulator(
+            algorithm, federation, experiment.devices, evaluate=evaluate, seed=experiment.seed
+        )
+    return Built(node, transport, federation, algorithm)
+
+
+def _limited(experiment: Experiment) -> Coordinator[Any]:
+    return until(
+        experiment.algorithm.coordinator,
+        commits=experiment.commits,
+        seconds=experiment.seconds,
+        metric=experiment.metric,
+        target=experiment.target,
+    )
+
+
+def _tree(
+    experiment: Experiment,
+    relays: Relays,
+    algorithm: Algorithm,
+    federation: Federation,
+    model: Tensors,
+    evaluate: Callable[[Tensors], Metrics],
+) -> Tree:
+    if relays.count > len(federation.clients):
+        problem = f"{relays.count} relays for {len(federation.clients)} clients"
+        raise ConfigError("relays.count", problem)
+    inner = replace(algorithm, coordinator=relays.coordinator, aggregator=relays.aggregator)
+    nodes = {}
+    for i in range(relays.count):
+        name = f"relay{i:03d}"
+        clients = {c: federation[c] for c in federation.clients[i :: relays.count]}
+        node = Node(
+            relay(relays.coordinator, relays.commits),
+            Local(relays.aggregator, Chain(), experiment.seed),
+            model,
+            integer(experiment.seed, "relay", name),
+        )
+        devices = experiment.devices
+        simulator = Simulator(inner, clients, devices, seed=experiment.seed, begin=False)
+        nodes[name] = (node, simulator)
+    return Tree(nodes, relays.devices, evaluate=evaluate, seed=experiment.seed)
+
+
+def to_toml(experiment: Experiment) -> str:
+    """The experiment as TOML text.
+
+    Raises:
+        ConfigError: if it holds a value without a name, e.g. a lambda.
+    """
+    return config.dumps(config.encode(experiment, Experiment))
+
+
+def from_toml(text: str, source: str = "TOML") -> Experiment:
+    """The experiment that TOML text stands for.
+
+    Raises:
+        ConfigError: naming the key at fault.
+    """
+    return _decode(config.loads(text, source))
+
+
+def with_settings(experiment: Experiment, settings: list[str]) -> Experiment:
+    """The experiment with `path=value` settings applied.
+
+    Raises:
+        ConfigError: naming the path of a setting that does not exist or does not fit.
+    """
+    if not settings:
+        return experiment
+    table = config.encode(experiment, Experiment, full=True)
+    for setting in settings:
+        config.assign(table, setting)
+    return _decode(table)
+
+
+def _decode(table: dict[str, Any]) -> Experiment:
+    experiment: Experiment = config.decode(Experiment, table)
+    return experiment

@@ -1,0 +1,127 @@
+"""What a name in a configuration stands for: the literal dictionaries of the packages, or
+`package.module:Name`, or `path/to/file.py:name` for the user's own."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from shoal.aggregators import AGGREGATORS
+from shoal.algorithms import ALGORITHMS, COORDINATORS
+from shoal.core import Aggregator, Algorithm, Chain, Coordinator, StepRule, Trainer, Transform
+from shoal.data import DATASETS, PARTITIONS, Dataset, Partition
+from shoal.errors import ConfigError, MissingExtra, nearest
+from shoal.rules import RULES
+from shoal.simulation import AVAILABILITY, DISTRIBUTIONS, Availability, Distribution
+from shoal.staleness import STALENESS, Staleness
+from shoal.trainers import TRAINERS
+from shoal.transforms import TRANSFORMS
+
+SCOPES: Mapping[Any, Mapping[str, Any]] = {
+    Aggregator: AGGREGATORS,
+    Availability: AVAILABILITY,
+    Coordinator: COORDINATORS,
+    Dataset: DATASETS,
+    Distribution: DISTRIBUTIONS,
+    Partition: PARTITIONS,
+    Staleness: STALENESS,
+    StepRule: RULES,
+    Trainer: TRAINERS,
+    Transform: {**TRANSFORMS, "chain": Chain},
+    Algorithm: {**ALGORITHMS, "algorithm": Algorithm},
+}  # which dictionary a field of that type looks into
+FILES: dict[str, str] = {}  # module name -> the file that it was loaded from by `resolve`
+
+
+def scope(hint: Any) -> Mapping[str, Any]:
+    """The dictionary for a field of this type; empty if it has none."""
+    kinds = [k for k in get_args(hint) if k is not type(None)] if _is_union(hint) else [hint]
+    return SCOPES.get(get_origin(kinds[0]) or kinds[0], {}) if len(kinds) == 1 else {}
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, UnionType)
+
+
+def resolve(name: str, path: str = "", hint: Any = Any) -> Any:
+    """The class, factory or function of a name, for a field of type `hint`.
+
+    Raises:
+        ConfigError: naming `path` and the nearest known names.
+    """
+    known = scope(hint)
+    if name in known:
+        found = known[name]
+        return resolve(found, path) if isinstance(found, str) else found
+    if ":" not in name:
+        raise ConfigError(path or "kind", f"unknown name {name!r}; {nearest(name, list(known))}")
+    where, _, attribute = name.rpartition(":")
+    module = _module(where, path)
+    found = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            functions = [n for n in vars(module) if not n.startswith("_")]
+            problem = f"{where} has no {attribute!r}; {nearest(attribute, functions)}"
+            raise ConfigError(path or name, problem)
+        found = getattr(found, part)
+    return found
+
+
+def name_of(value: Callable[..., Any], hint: Any = Any) -> str:
+    """The name under which `resolve` finds a class or function again.
+
+    Raises:
+        ConfigError: for a lambda or a function made inside another one.
+    """
+    module, attribute = value.__module__, value.__qualname__
+    for name, known in scope(hint).items():
+        if known is value or known == f"{module}:{attribute}":
+            return name
+    if "<" in attribute:
+        raise ConfigError(attribute, "has no importable name: make it a function of its module")
+    return f"{_file(module)}:{attribute}"
+
+
+def _file(module: str) -> str:
+    path = FILES.get(module)
+    if path is None and module == "__main__":
+        path = getattr(sys.modules[module], "__file__", None)
+    if path is None:
+        return module
+    try:
+        return Path(path).resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return Path(path).resolve().as_posix()
+
+
+def _module(where: str, path: str) -> ModuleType:
+    if not where.endswith(".py"):
+        try:
+            return importlib.import_module(where)
+        except MissingExtra:
+            raise
+        except ImportError as error:
+            raise ConfigError(path or where, f"cannot import {where!r}: {error}") from error
+    file = Path(where).resolve()
+    if not file.is_file():
+        raise ConfigError(path or where, f"there is no file {where}")
+    name = "shoal_user_" + "_".join(file.with_suffix("").parts[1:])
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise ConfigError(path or where, f"cannot load {where}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        FILES[name] = str(file)
+        sys.path.insert(0, str(file.parent))
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        finally:
+            sys.path.remove(str(file.parent))
+    return sys.modules[name]

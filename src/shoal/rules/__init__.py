@@ -1,0 +1,16 @@
+"""Step rules: small changes of the local step that every trainer takes as a parameter."""
+
+from typing import Any
+
+from shoal.core import StepRule
+from shoal.rules.control_variate import ControlVariate
+from shoal.rules.none import PLAIN, Plain
+from shoal.rules.proximal import Proximal
+
+RULES: dict[str, type[StepRule[Any]]] = {
+    "plain": Plain,
+    "proximal": Proximal,
+    "control_variate": ControlVariate,
+}
+
+__all__ = ["PLAIN", "RULES", "ControlVariate", "Plain", "Proximal"]

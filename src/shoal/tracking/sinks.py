@@ -1,0 +1,138 @@
+"""Where records go: the protocol, JSON lines, memory, and a guard for sinks that may fail."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from shoal.errors import CheckpointError
+from shoal.messages import Record
+from shoal.tracking.codec import to_line
+
+
+class Sink(Protocol):
+    """Takes the records of one run, in order, on one thread."""
+
+    def write(self, record: Record) -> None:
+        """Take one record."""
+
+    def close(self) -> None:
+        """No more records come; may be called twice."""
+
+
+class Memory:
+    """Keeps the records in a list.
+
+    Attributes:
+        records: all that was written, in order.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def write(self, record: Record) -> None:
+        """Take one record."""
+        self.records.append(record)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class JsonLines:
+    """One JSON object per line; each line reaches the file before `write` returns.
+
+    Args:
+        path: the file; its directory is made when missing.
+        keep: how many records of an existing file to keep, for a resumed run that writes the
+            later ones again; 0 begins anew.
+
+    Raises:
+        CheckpointError: naming the file, when it cannot be written or holds fewer than `keep`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], keep: int = 0) -> None:
+        self.path = Path(path)
+        self.count = keep
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if keep:
+                _truncate(self.path, keep)
+            # Unbuffered: one write per line, so a killed process loses half a line at most and a
+            # failed write leaves nothing behind that `close` would try again.
+            self._file = open(self.path, "ab" if keep else "wb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise _failed(self.path, error) from error
+
+    def write(self, record: Record) -> None:
+        """Append one line.
+
+        Raises:
+            CheckpointError: naming the file, e.g. on a full disk.
+        """
+        line = to_line(record).encode() + b"\n"
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise _failed(self.path, error) from error
+        self.count += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise _failed(self.path, error) from error
+
+
+class Guarded:
+    """A sink whose failures never hurt the run: the first is told to `warn` and switches it off.
+
+    Args:
+        sink: what may fail, e.g. a service over a network.
+        warn: called once, with a sentence.
+    """
+
+    def __init__(self, sink: Sink, warn: Callable[[str], None]) -> None:
+        self._sink = sink
+        self._warn = warn
+        self.failed = False
+
+    def write(self, record: Record) -> None:
+        """Pass a record on, unless the sink has failed before."""
+        if self.failed:
+            return
+        try:
+            self._sink.write(record)
+        except Exception as error:  # noqa: BLE001 - any error of a service: the run matters more
+            self._off(error)
+
+    def close(self) -> None:
+        """Close the sink."""
+        try:
+            self._sink.close()
+        except Exception as error:  # noqa: BLE001 - any error of a service: the run matters more
+            self._off(error)
+
+    def _off(self, error: Exception) -> None:
+        if not self.failed:
+            self.failed = True
+            name = type(self._sink).__name__
+            reason = f"{type(error).__name__}: {error}"
+            self._warn(f"{name} failed and is off for the rest of this run ({reason})")
+
+
+def _truncate(path: Path, keep: int) -> None:
+    with open(path, "r+b") as file:
+        for number in range(keep):
+            if not file.readline().endswith(b"\n"):
+                raise CheckpointError(
+                    f"{path}: holds {number} records where the run to resume had written {keep}"
+                )
+        file.truncate(file.tell())
+
+
+def _failed(path: Path, error: OSError) -> CheckpointError:
+    reason = error.strerror or str(error)
+    return CheckpointError(f"{path}: cannot write records: {reason}; make room, then resume")

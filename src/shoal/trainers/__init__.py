@@ -1,0 +1,11 @@
+"""Trainers: local work, one file per framework. Named by text, since frameworks are heavy."""
+
+TRAINERS: dict[str, str] = {
+    "quadratic": "shoal.trainers.quadratic:Quadratic",
+    "softmax": "shoal.trainers.numpy:Softmax",
+    "mlp": "shoal.trainers.numpy:MLP",
+    "torch": "shoal.trainers.torch:SGD",
+    "sklearn": "shoal.trainers.sklearn:PartialFit",
+}
+
+__all__ = ["TRAINERS"]

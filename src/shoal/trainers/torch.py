@@ -1,0 +1,264 @@
+"""Minibatch gradient descent on any PyTorch module.
+
+    g <- clip(grad loss(y)) + weight_decay y;    d <- rule(g)
+    m <- momentum m + d;    y <- y - lr m        (as torch.optim.SGD)
+
+All trainable values of the module are views into one flat buffer, so a model is loaded, stepped and
+subtracted as one array. What travels is float32, or float64 if a trainable parameter is; parameters
+of another type (bfloat16, float16) are trained through a master copy in that type. Persistent
+buffers travel as values, "buffer/" if floating and "counter/" if integer. Parameters that need no
+gradient do not travel: they stay as the model function makes them, under a fixed torch seed.
+"""
+
+import importlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.core import Examples, StepRule
+from shoal.errors import ConfigError, DataError, MissingExtra, ModelError, nearest, positive
+from shoal.messages import Config, Metrics, Payload, Task
+from shoal.rules import PLAIN, ControlVariate
+from shoal.tensors import Tensors, all_finite
+from shoal.trainers import _work
+
+try:
+    import torch
+    from torch import Tensor, nn
+except ImportError as error:
+    raise MissingExtra("torch", "torch") from error
+
+from shoal.trainers._replica import Replica, batches, seeded
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+FROZEN_SEED = 0  # parameters that do not travel must be the same on every machine
+EVALUATION_ROWS = 2048
+
+
+class _PerThread(threading.local):
+    """A trainer's module in each thread; a copy of the trainer starts with none."""
+
+    replica: Replica | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _PerThread, ()
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Minibatch gradient descent, with momentum and weight decay as in `torch.optim.SGD`.
+
+    Bind it last, to a function that makes the module. Momentum starts anew with every task. The
+    same inputs give the same bits on the same machine; torch's own generators (dropout) are seeded
+    from the task's and put back afterwards. They are global: with dropout, clients that train in
+    threads at the same time share their masks' stream.
+
+    Attributes:
+        lr: learning rate.
+        epochs: passes over the client's data per task.
+        local_steps: minibatch steps per task, in place of epochs.
+        batch: examples per step, the last of an epoch may be fewer; 0 for all.
+        momentum: in [0, 1).
+        weight_decay: L2 strength.
+        loss: function of (outputs, targets) to their mean loss: a name in `torch.nn.functional`,
+            or "package.module:function".
+        rule: the step rule.
+        device: a torch device; "auto" is CUDA where there is one, else the CPU.
+        clip: largest norm of the loss gradient; None for any.
+    """
+
+    lr: float
+    epochs: int = 1
+    local_steps: int | None = None
+    batch: int = 10
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    loss: str = "cross_entropy"
+    rule: StepRule[Any] = PLAIN
+    device: str = "auto"
+    clip: float | None = None
+    model: Callable[[], nn.Module] | None = field(
+        default=None, init=False, compare=False, repr=False
+    )
+    _local: _PerThread = field(default_factory=_PerThread, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the hyperparameters."""
+        positive("lr", self.lr)
+        _work.check_work(self.epochs, self.local_steps, self.batch)
+        positive("weight_decay", self.weight_decay, zero=True)
+        if not 0 <= self.momentum < 1:
+            raise ConfigError("momentum", f"must lie in [0, 1), got {self.momentum!r}")
+        if self.momentum and isinstance(self.rule, ControlVariate):
+            raise ConfigError("momentum", "must be 0 with ControlVariate")
+        if self.clip is not None:
+            positive("clip", self.clip)
+        if ":" not in self.loss:  # others are looked up when they are needed
+            _loss(self.loss)
+        _device(self.device)
+
+    def bind(self, model: Callable[[], nn.Module]) -> Self:
+        """The same trainer for the module that the function makes."""
+        bound = replace(self)
+        object.__setattr__(bound, "model", model)
+        return bound
+
+    def initial(self, seed: int) -> Tensors:
+        """The module as it is made under this torch seed, with what the rule carries.
+
+        Raises:
+            ModelError: naming a parameter or buffer that holds NaN or infinity.
+        """
+        model = Replica(self._make(), torch.device("cpu"), seed).tensors()
+        for name, value in model.items():
+            if not all_finite(value.ravel()):
+                raise ModelError(f"{name} holds NaN or infinity in the fresh model")
+        groups = _work.payload_groups(model.groups, self.rule.groups(model))
+        return Tensors(model.layout, model.flat, groups)
+
+    def init(self, model: Tensors) -> Any:
+        """The rule's state."""
+        return self.rule.init(model)
+
+    def steps(self, num_examples: int, config: Config) -> int:
+        """Minibatch steps of a task."""
+        return _work.count_steps(num_examples, config, self.epochs, self.local_steps, self.batch)
+
+    def train(
+        self, model: Tensors, data: Examples, state: Any, task: Task, rng: np.random.Generator
+    ) -> tuple[Payload, Any]:
+        """Take the steps, in an order drawn from `rng`; the metric "loss" is their mean loss.
+
+        Values that become NaN or infinite are sent as they are; the server rejects them.
+
+        Raises:
+            DataError: if there is no data.
+            ModelError: if the model's names, shapes or type are not the module's.
+        """
+        _work.require_examples(data, task.client)
+        n, lr = len(data), _work.learning_rate(task.config, self.lr)
+        steps, batch = self.steps(n, task.config), _work.batch_size(n, task.config, self.batch)
+        rule = _work.tuned(self.rule, task.config)
+        replica = self._replica()
+        replica.load(model)
+        step = _Step(self, rule, lr, replica, rule.begin(model, state))
+        loss, total = _loss(self.loss), torch.zeros((), device=replica.device)
+        replica.module.train()
+        with seeded(replica.device, int(rng.integers(2**63))):
+            for x, y in batches(replica.examples(data), _work.order(n, batch, steps, rng), batch):
+                value = loss(replica.module(x), y)
+                value.backward()  # type: ignore[no-untyped-call]
+                step.take()
+                total += value.detach()
+        delta = step.delta()
+        groups, state = rule.end(model, state, delta, steps, lr)
+        tensors = Tensors(model.layout, delta, _work.payload_groups(replica.buffers(), groups))
+        return Payload(tensors, n, steps, metrics={"loss": float(total) / steps}), state
+
+    def evaluate(self, model: Tensors, data: Examples) -> Metrics:
+        """The mean "loss", and "accuracy" if the targets are class numbers."""
+        if len(data) == 0:
+            raise DataError("no examples to evaluate on")
+        replica = self._replica()
+        replica.load(model)
+        replica.module.eval()
+        loss, total, right, targets = _loss(self.loss), 0.0, 0, 0
+        x, y = replica.examples(data)
+        with torch.inference_mode():
+            for at in range(0, len(x), EVALUATION_ROWS):
+                rows, wanted = x[at : at + EVALUATION_ROWS], y[at : at + EVALUATION_ROWS]
+                out = replica.module(rows.clone())  # cloned: the same memory alignment every time
+                total += float(loss(out, wanted)) * len(wanted)
+                if not wanted.is_floating_point() and out.ndim == wanted.ndim + 1:
+                    right += int((out.argmax(1) == wanted).sum())
+                    targets += wanted.numel()
+        metrics = {"loss": total / len(data)}
+        return {**metrics, "accuracy": right / targets} if targets else metrics
+
+    def _make(self) -> Callable[[], nn.Module]:
+        if self.model is None:
+            raise ConfigError("model", "the trainer is not bound to a model: call bind()")
+        return self.model
+
+    def _replica(self) -> Replica:
+        if self._local.replica is None:
+            device = _device(self.device)
+            if device.type == "cuda" and not torch.cuda.is_available():
+                raise ConfigError("device", f"{self.device!r}, but there is no CUDA device here")
+            self._local.replica = Replica(self._make(), device, FROZEN_SEED)
+        return self._local.replica
+
+
+class _Step:
+    """One local step after another on a replica, for one task."""
+
+    def __init__(
+        self, sgd: SGD, rule: StepRule[Any], lr: float, on: Replica, constants: Sequence[Any]
+    ) -> None:
+        self.sgd, self.rule, self.lr, self.on = sgd, rule, lr, on
+        self.base = on.flat.clone()
+        self.constants = [torch.from_numpy(np.array(c)).to(on.device, on.dtype) for c in constants]
+        self.simple = rule == PLAIN and sgd.clip is None and not (sgd.momentum or sgd.weight_decay)
+        self.grad = on.flat.new_empty(0 if self.simple else on.flat.numel())
+        self.velocity: Tensor | None = None
+
+    def take(self) -> None:
+        """Step along the gradients that `backward` left in the parameters, and remove them."""
+        on = self.on
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in on.params]
+        if self.simple:
+            torch._foreach_add_(on.views, grads, alpha=-self.lr)
+        else:
+            torch.cat([grad.reshape(-1) for grad in grads], out=self.grad)
+            on.flat.add_(self._direction(), alpha=-self.lr)
+        on.refresh()
+        for p in on.params:
+            p.grad = None
+
+    def _direction(self) -> Tensor:
+        sgd, grad, local = self.sgd, self.grad, self.on.flat
+        if sgd.clip is not None:
+            grad.mul_((sgd.clip / (torch.linalg.vector_norm(grad) + 1e-6)).clamp(max=1.0))
+        if sgd.weight_decay:
+            grad.add_(local, alpha=sgd.weight_decay)
+        direction: Tensor = self.rule.gradient(grad, local, self.base, self.constants)
+        if not sgd.momentum:
+            return direction
+        if self.velocity is None:
+            self.velocity = direction.clone()
+        else:
+            self.velocity.mul_(sgd.momentum).add_(direction)
+        return self.velocity
+
+    def delta(self) -> NDArray[Any]:
+        """Local minus base, flat."""
+        values: NDArray[Any] = (self.on.flat - self.base).cpu().numpy()
+        return values
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError("device", str(error).splitlines()[0]) from error
+
+
+def _loss(name: str) -> Loss:
+    module, _, function = name.rpartition(":")
+    try:
+        home = importlib.import_module(module or "torch.nn.functional")
+    except ImportError as error:
+        raise ConfigError("loss", f"{name!r}: {error}") from error
+    found: Loss | None = getattr(home, function, None)
+    if not callable(found):
+        known = [n for n in vars(home) if "loss" in n or "entropy" in n]
+        raise ConfigError(
+            "loss", f"no function {function!r} in {home.__name__}; {nearest(function, known)}"
+        )
+    return found

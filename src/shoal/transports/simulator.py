@@ -1,0 +1,263 @@
+"""Clients in virtual time: a heap of (time, rank, sequence, input), bit-reproducible.
+
+Training is lazy: a task is computed when its result is needed, so work that is cancelled or lost on
+the way costs nothing. Ties in time go to updates before timers, then in order of insertion.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from shoal import exchange as ex
+from shoal import wire
+from shoal.client import ClientState, fresh, work
+from shoal.core import Algorithm, Examples
+from shoal.messages import Metrics, Task
+from shoal.node import Node
+from shoal.plain import Store, decode, encode
+from shoal.store import ClientStore, MemoryStore
+from shoal.tensors import Tensors
+
+UPDATES, TIMERS = 0, 1
+
+
+class Population(Protocol):
+    """Clients by name, and each one's data: a dict, or a `Federation`."""
+
+    def __iter__(self) -> Iterator[str]:
+        """The clients' names."""
+
+    def __getitem__(self, client: str, /) -> Examples:
+        """A client's data."""
+
+
+class World(Protocol):
+    """What devices and links are like; every draw is named, so it is a function of its arguments.
+
+    `shoal.simulation.Devices` is one.
+    """
+
+    def download_seconds(self, seed: int, client: str, nbytes: int) -> float:
+        """Seconds to receive so many bytes."""
+
+    def compute_seconds(self, seed: int, client: str, number: int, steps: int) -> float:
+        """Seconds for the local steps of a client's task of this number."""
+
+    def upload_seconds(self, seed: int, client: str, nbytes: int) -> float:
+        """Seconds to send so many bytes."""
+
+    def drops(self, seed: int, client: str, number: int) -> float | None:
+        """The share of a task's work after which it is lost, None if it is not."""
+
+    def next_switch(
+        self, seed: int, client: str, k: int, after: float
+    ) -> tuple[float, bool] | None:
+        """When a client comes (True) or goes (False) for the k-th time; None for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Internal: the computation of a task is over, its upload begins."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Internal: the k-th time that a client comes or goes."""
+
+    client: str
+    k: int
+    online: bool
+
+
+KINDS: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        Trained, Switch, ex.Begin, ex.Join, ex.Leave, ex.Push, ex.Fail, ex.Tick, ex.Assessed,
+        ex.Given,
+    )
+}  # fmt: skip
+Entry = tuple[float, int, int, Any]
+
+
+class Simulator:
+    """A transport whose clients are simulated devices that really train.
+
+    Args:
+        algorithm: what the clients run.
+        clients: the data of each client by name.
+        world: speeds, links, availability and dropout.
+        evaluate: metrics of a model, at no cost in virtual time.
+        seed: names every draw.
+        store: where client states live between tasks.
+        begin: whether the run begins by itself; a relay's begins with its parent's task.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        clients: Population,
+        world: World,
+        *,
+        evaluate: Callable[[Tensors], Metrics] | None = None,
+        seed: int = 0,
+        store: ClientStore | None = None,
+        begin: bool = True,
+    ) -> None:
+        self.algorithm, self.clients, self.world, self.seed = algorithm, clients, world, seed
+        self.evaluate = evaluate or (lambda model: {})
+        self.store = store if store is not None else MemoryStore()
+        self.now = 0.0
+        self._heap: list[Entry] = []
+        self._sequence = 0
+        self._pending: dict[int, tuple[Task, Tensors]] = {}
+        self._busy: dict[str, int] = {}
+        for client in sorted(clients):
+            first = world.next_switch(seed, client, 0, 0.0)
+            if first is None or first[1] is False:
+                self.inject(0.0, ex.Join(client))
+            if first is not None:
+                self.inject(first[0], Switch(client, 0, first[1]))
+        if begin:
+            self.inject(0.0, ex.Begin())
+
+    @property
+    def next_time(self) -> float | None:
+        """The virtual time of the next thing to happen, None if there is nothing."""
+        return self._heap[0][0] if self._heap else None
+
+    def inject(self, time: float, item: Any, rank: int = UPDATES) -> None:
+        """Let something happen at a virtual time."""
+        heapq.heappush(self._heap, (time, rank, self._sequence, item))
+        self._sequence += 1
+
+    def receive(self) -> tuple[ex.Input, float]:
+        """The next input in virtual time."""
+        while self._heap:
+            given = self.advance()
+            if given is not None:
+                return given, self.now
+        return ex.Quiet(), self.now
+
+    def advance(self) -> ex.Input | None:
+        """Let the next thing happen; the node's input if it is one."""
+        self.now, _, _, item = heapq.heappop(self._heap)
+        kind = type(item)
+        if kind is Trained:
+            return self._trained(item.task)
+        if kind is Switch:
+            return self._switched(item)
+        if kind is ex.Push or kind is ex.Fail:
+            return self._answered(item)
+        given: ex.Input = item
+        return given
+
+    def perform(self, effect: ex.Effect) -> None:
+        """Schedule what an effect brings about."""
+        match effect:
+            case ex.Assign(task, model):
+                self._assign(task, model)
+            case ex.Wake(timer, at):
+                self.inject(at, ex.Tick(timer, at), TIMERS)
+            case ex.Assess(version, model):
+                self.inject(self.now, ex.Assessed(version, self.evaluate(model)))
+            case ex.Revoke(task):
+                if self._busy.get(task.client) == task.id:
+                    self._pending.pop(task.id, None)
+                    self.inject(self.now, ex.Fail(task.id, task.client, "cancelled"))
+
+    def close(self) -> None:
+        """Let go of the client store."""
+        self.store.close()
+
+    def _assign(self, task: Task, model: Tensors) -> None:
+        world, client = self.world, task.client
+        count = self.algorithm.trainer.steps(len(self.clients[client]), task.config)
+        start = self.now + world.download_seconds(self.seed, client, wire.size(model))
+        seconds = world.compute_seconds(self.seed, client, task.number, count)
+        self._busy[client] = task.id
+        lost = world.drops(self.seed, client, task.number)
+        if lost is not None:
+            self.inject(start + lost * seconds, ex.Fail(task.id, client, "dropped out"))
+            return
+        self._pending[task.id] = (task, model)
+        self.inject(start + seconds, Trained(task.id))
+
+    def _trained(self, task_id: int) -> ex.Input | None:
+        """Compute a task whose time has come; its answer if the upload takes no time."""
+        work_item = self._pending.pop(task_id, None)
+        if work_item is None:
+            return None
+        task, model = work_item
+        client = task.client
+        state = self.store.get(client)
+        payload, state = work(self.algorithm, task, model, self.clients[client], state, self.seed)
+        self.store.put(client, state)
+        nbytes = wire.size(payload.tensors)
+        answer = ex.Push(task_id, client, payload, nbytes)
+        seconds = self.world.upload_seconds(self.seed, client, nbytes)
+        if seconds > 0:
+            self.inject(self.now + seconds, answer)
+            return None
+        return self._answered(answer)
+
+    def _answered(self, answer: ex.Push | ex.Fail) -> ex.Input | None:
+        if self._busy.get(answer.client) != answer.task:
+            return None  # overtaken: the client left, or was given other work
+        del self._busy[answer.client]
+        return answer
+
+    def _switched(self, switch: Switch) -> ex.Input:
+        client = switch.client
+        following = self.world.next_switch(self.seed, client, switch.k + 1, self.now)
+        if following is not None:
+            self.inject(following[0], Switch(client, switch.k + 1, following[1]))
+        if switch.online:
+            return ex.Join(client)
+        task = self._busy.pop(client, None)
+        if task is not None:
+            self._pending.pop(task, None)
+        return ex.Leave(client)
+
+    def snapshot(self, store: Store, path: str) -> Any:
+        """The complete state as plain data; tensors go to `store` under `path`."""
+        models: list[Tensors] = []
+        pending = []
+        for task, model in self._pending.values():
+            if not any(model is known for known in models):
+                models.append(model)
+            at = next(i for i, known in enumerate(models) if known is model)
+            pending.append((encode(task), at))
+        entries = [
+            (time, rank, sequence, type(item).__name__,
+             encode(item, store, f"{path}.heap[{sequence}]"))
+            for time, rank, sequence, item in sorted(self._heap)
+        ]  # fmt: skip
+        return {
+            "now": self.now,
+            "sequence": self._sequence,
+            "busy": dict(self._busy),
+            "heap": entries,
+            "models": encode(models, store, f"{path}.models"),
+            "pending": pending,
+            "clients": encode(dict(self.store.items()), store, f"{path}.clients"),
+        }
+
+    def restore(self, data: Any, store: Store, node: Node) -> None:
+        """Take a snapshot's state; `node` has taken its own before."""
+        self.now, self._sequence = data["now"], data["sequence"]
+        self._busy = dict(data["busy"])
+        self._heap = [
+            (time, rank, sequence, decode(KINDS[kind], item, store, path=f"heap[{sequence}]"))
+            for time, rank, sequence, kind, item in data["heap"]
+        ]
+        models = decode(tuple[Tensors, ...], data["models"], store, path="models")
+        tasks = [(decode(Task, task, path="pending"), at) for task, at in data["pending"]]
+        self._pending = {task.id: (task, models[at]) for task, at in tasks}
+        self.store.clear()
+        like = {"": fresh(self.algorithm, node.model)}
+        found = decode(Mapping[str, ClientState], data["clients"], store, path="clients", like=like)
+        for client, state in found.items():
+            self.store.put(client, state)
