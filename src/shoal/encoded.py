@@ -39,11 +39,21 @@ class Encoded(ABC):
 
     def finite(self) -> bool:
         """Whether every decoded value is finite."""
-        return bool(np.isfinite(self.dense()).all())
+        with np.errstate(over="ignore", invalid="ignore"):
+            return bool(np.isfinite(self.dense()).all())
 
     def check(self) -> str:
-        """What is wrong with the parts, e.g. an index out of range; empty if nothing is."""
+        """What is wrong with the fields or parts, e.g. an index out of range; empty if nothing is.
+
+        The wire asks this of whatever a client sent: any Python number or string as a field, any
+        array as a part. It must answer, not raise, and must not allocate by a declared size.
+        """
         return ""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the decoded values."""
+        return self.dense().dtype
 
     @property
     def nbytes(self) -> int:
@@ -71,6 +81,11 @@ class Sparse(Encoded):
         out[self.indices] = values
         return out
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the decoded values."""
+        return self.values.dtype
+
     def add_to(self, out: Array, weight: float) -> None:
         """Add weight times the values to `out` in place, touching k entries only."""
         out[self.indices] += weight * dense(self.values)
@@ -81,17 +96,25 @@ class Sparse(Encoded):
 
     def finite(self) -> bool:
         """Whether every value is finite."""
-        return bool(np.isfinite(dense(self.values)).all())
+        if isinstance(self.values, Encoded):
+            return self.values.finite()
+        return bool(np.isfinite(self.values).all())
 
     def check(self) -> str:
         """What is wrong with the indices or values."""
-        index = self.indices
-        if index.ndim != 1 or index.dtype.kind not in "iu" or index.size != self.values.size:
-            return f"{index.size} indices for {self.values.size} values"
+        index, values = self.indices, self.values
+        if type(self.size) is not int or self.size < 0:
+            return f"size {self.size!r} is not a number of values"
+        if not (_flat(index, "iu") and (isinstance(values, Encoded) or _flat(values, "fiu"))):
+            return "indices must be a flat array of integers, values a flat array of numbers"
+        if isinstance(values, Encoded) and (problem := values.check()):
+            return problem
+        if index.size != values.size:
+            return f"{index.size} indices for {values.size} values"
         rising = bool((index[1:] > index[:-1]).all())
-        if index.size and not (rising and index[0] >= 0 and index[-1] < self.size):
+        if index.size and not (rising and int(index[0]) >= 0 and int(index[-1]) < self.size):
             return f"indices must rise strictly within 0..{self.size - 1}"
-        return self.values.check() if isinstance(self.values, Encoded) else ""
+        return ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,15 +152,25 @@ class Quantized(Encoded):
         """The block length."""
         return {"block": self.block}
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the decoded values."""
+        return self.scales.dtype
+
     def finite(self) -> bool:
-        """Whether every scale is finite."""
-        return bool(np.isfinite(self.scales).all())
+        """Whether every decoded value is finite."""
+        with np.errstate(over="ignore"):
+            # Also a finite scale may overflow when it is multiplied by a code, which is rare.
+            quick = bool(np.isfinite(self.scales * self.scales.dtype.type(128)).all())
+        return quick or super().finite()
 
     def check(self) -> str:
         """What is wrong with the codes or scales."""
-        if self.block < 1 or self.codes.ndim != 1 or self.codes.dtype != np.int8:
-            return "codes must be a flat int8 array in blocks of at least 1"
-        if self.scales.size != -(-self.codes.size // self.block) or self.scales.dtype.kind != "f":
+        if type(self.block) is not int or not 1 <= self.block < 2**31:
+            return f"block {self.block!r} is not a number of values"
+        if not (_flat(self.codes, "i") and self.codes.itemsize == 1 and _flat(self.scales, "f")):
+            return "codes must be a flat array of int8, scales a flat array of floats"
+        if self.scales.size != -(-self.codes.size // self.block):
             return (
                 f"{self.scales.size} scales for {self.codes.size} codes in blocks of {self.block}"
             )
@@ -150,3 +183,7 @@ CODECS: dict[str, type[Encoded]] = {"sparse": Sparse, "quantized": Quantized}
 def dense(leaf: Array | Encoded) -> Array:
     """The array itself, or the decoded values."""
     return leaf if isinstance(leaf, np.ndarray) else leaf.dense()
+
+
+def _flat(part: object, kinds: str) -> bool:
+    return isinstance(part, np.ndarray) and part.ndim == 1 and part.dtype.kind in kinds

@@ -1,16 +1,28 @@
 """Typed errors. Each names the field, file or client at fault and says what to do about it."""
 
+from collections.abc import Iterable
+from math import isfinite
+from numbers import Real
+
 
 class ShoalError(Exception):
     """Base of every error that Shoal raises on purpose."""
 
 
 class ConfigError(ShoalError):
-    """A hyperparameter, experiment field or TOML key is wrong; names its path."""
+    """A hyperparameter, experiment field or TOML key is wrong.
+
+    Attributes:
+        field: its path, e.g. "algorithm.coordinator.cohort".
+        problem: what is wrong with it.
+    """
 
     def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field = field
+        super().__init__(field, problem)  # both are kept, so that it crosses processes
+        self.field, self.problem = field, problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}"
 
 
 class DataError(ShoalError):
@@ -41,28 +53,40 @@ class MissingExtra(ShoalError, ImportError):
     """An optional dependency is not installed; names the extra that brings it."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"{package} is not installed. Install it with: pip install 'shoal[{extra}]'"
+        super().__init__(package, extra)
+        self.package, self.extra = package, extra
+
+    def __str__(self) -> str:
+        return (
+            f"{self.package} is not installed. Install it with: pip install 'shoal[{self.extra}]'"
         )
 
 
 def positive(field: str, value: float, *, zero: bool = False) -> None:
     """Raise `ConfigError` unless value is a finite number above 0 (or at 0 with `zero`)."""
+    _number(field, value)
     good = value >= 0 if zero else value > 0
-    if not (good and value < float("inf")):
+    if not (good and isfinite(value)):
         bound = "at least 0" if zero else "above 0"
         raise ConfigError(field, f"must be finite and {bound}, got {value!r}")
 
 
 def fraction(field: str, value: float, *, one: bool = True) -> None:
     """Raise `ConfigError` unless 0 <= value <= 1 (below 1 if not `one`)."""
+    _number(field, value)
     if not (0 <= value <= 1 if one else 0 <= value < 1):
         raise ConfigError(field, f"must lie in [0, 1{']' if one else ')'}, got {value!r}")
 
 
-def nearest(name: str, known: "list[str] | tuple[str, ...] | dict[str, object]") -> str:
+def _number(field: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ConfigError(field, f"must be a number, got {type(value).__name__} {value!r}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
     """A hint with the known names closest to a misspelt one, for error messages."""
     import difflib
 
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"

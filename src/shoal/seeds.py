@@ -6,6 +6,7 @@ any resume. Names are hashed with BLAKE2b; the generator is counter-based (Philo
 
 import hashlib
 from collections.abc import Sequence
+from operator import index
 from statistics import NormalDist
 
 import numpy as np
@@ -15,8 +16,18 @@ _NORMAL = NormalDist()
 
 
 def key(seed: int, *purpose: Purpose) -> bytes:
-    """The 32-byte key of a named draw. `1` and `"1"` are different names."""
-    text = f"{seed}\x1f" + "\x1f".join([repr(part) for part in purpose])
+    """The 32-byte key of a named draw. `1` and `"1"` are different names.
+
+    Raises:
+        TypeError: for a purpose that is neither a string nor an integer (floats and booleans are
+            refused: 1.0, True and 1 would be equal as keys of a dict, yet different names here).
+    """
+    if type(seed) is not int:
+        seed = _integer(seed)
+    # ascii(), not repr(): what repr() escapes depends on Python's Unicode tables. The escapes also
+    # keep the separator out of names, so that no two purposes share a text.
+    parts = [ascii(p) if type(p) is str or type(p) is int else _name(p) for p in purpose]
+    text = f"{seed}\x1f" + "\x1f".join(parts)
     return hashlib.blake2b(text.encode(), digest_size=32).digest()
 
 
@@ -31,7 +42,7 @@ def integer(seed: int, *purpose: Purpose) -> int:
 
 
 def uniform(seed: int, *purpose: Purpose) -> float:
-    """One draw from the open interval (0, 1); a microsecond, where a generator costs twenty."""
+    """One draw from the open interval (0, 1); a microsecond, where a generator costs ten."""
     return ((int.from_bytes(key(seed, *purpose)[:8]) >> 12) + 0.5) * 2.0**-52
 
 
@@ -41,20 +52,37 @@ def normal(seed: int, *purpose: Purpose) -> float:
 
 
 def choose(items: Sequence[str], n: int, seed: int, *purpose: Purpose) -> list[str]:
-    """n distinct items, uniformly, in O(n) for small n (Floyd's algorithm).
+    """n distinct items in random order, every selection equally likely, in O(n).
 
     Raises:
-        ValueError: if n exceeds the number of items.
+        ValueError: if n is negative or exceeds the number of items.
     """
     size = len(items)
-    if n > size:
+    if not 0 <= n <= size:
         raise ValueError(f"cannot choose {n} of {size}")
+    if n == 0:
+        return []
     if n == 1:
         return [items[int(uniform(seed, *purpose) * size)]]
-    if n * 8 > size:
-        return [items[i] for i in rng(seed, *purpose).permutation(size)[:n]]
-    chosen: dict[int, None] = {}
-    for step, top in enumerate(range(size - n, size)):
-        pick = int(uniform(seed, *purpose, step) * (top + 1))
-        chosen[top if pick in chosen else pick] = None
-    return [items[i] for i in chosen]
+    # Fisher and Yates' shuffle, cut off after n steps; `moved` holds the few places it touched.
+    moved: dict[int, int] = {}
+    chosen = []
+    for at, draw in enumerate(rng(seed, *purpose).random(n).tolist()):
+        pick = at + int(draw * (size - at))
+        chosen.append(items[moved.get(pick, pick)])
+        moved[pick] = moved.get(at, at)
+    return chosen
+
+
+def _name(part: Purpose) -> str:
+    """The name of a string or integer of a subclass, or of NumPy's."""
+    return ascii(str(part)) if isinstance(part, str) else ascii(_integer(part))
+
+
+def _integer(value: int) -> int:
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"a seed or purpose is a string or an integer, got {value!r}")
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"a seed or purpose is a string or an integer, got {value!r}") from None

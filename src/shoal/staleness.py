@@ -1,7 +1,7 @@
 """What an update is worth by its staleness (Xie et al. 2019, arXiv 1903.03934).
 
-    s(0) = 1 and s never rises;   Constant: 1    Polynomial: (1 + tau)^-a
-    Hinge: 1 up to tau = b, then 1 / (1 + a (tau - b))
+s(0) = 1 and s never rises;   Constant: 1    Polynomial: (1 + tau)^-a
+Hinge: 1 up to tau = b, then 1 / (1 + a (tau - b))
 """
 
 from dataclasses import dataclass
@@ -67,6 +67,7 @@ class Hinge:
         return 1.0 if tau <= self.b else 1.0 / (1.0 + self.a * (tau - self.b))
 
 
+SQRT = Polynomial(0.5)  # 1 / sqrt(1 + tau), the default of the asynchronous methods
 STALENESS: dict[str, type[Any]] = {
     "Constant": Constant,
     "Polynomial": Polynomial,

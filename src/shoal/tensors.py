@@ -7,12 +7,16 @@ meaning and form groups, each a `Tensors` of its own:
     private/...  never leaves the client        control/...  rides along with the model
     buffer/...   non-trainable, averaged plainly    counter/...  integers, the maximum wins
     clip/... mask/...  belong to the methods of those names
+
+Arrays are taken over, not copied: whoever hands a buffer to `Tensors` gives it away and must not
+write to it afterwards. `Tensors` itself only holds a read-only view.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from math import prod
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -22,7 +26,7 @@ from shoal.errors import ModelError
 
 Array = NDArray[Any]
 Leaf = Array | Encoded
-PREFIXES = ("private/", "control/", "buffer/", "counter/", "clip/", "mask/")
+PREFIXES = ("buffer/", "clip/", "control/", "counter/", "mask/", "private/")
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,30 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
     dtype: np.dtype[Any]
 
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.shapes) or len(set(self.names)) != len(self.names):
+            different = len(set(self.names))
+            raise ModelError(
+                f"{len(self.names)} names, {different} different, for {len(self.shapes)} shapes"
+            )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without what is cached: the hashes of strings are another process's no more.
+        return Layout, (self.names, self.shapes, self.dtype)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.names, self.shapes, self.dtype))
+
     @cached_property
     def slices(self) -> Mapping[str, tuple[slice, tuple[int, ...]]]:
         """Each name's range in the flat buffer, and its shape."""
         found, start = {}, 0
         for name, shape in zip(self.names, self.shapes, strict=True):
-            stop = start + int(np.prod(shape, dtype=np.int64))
+            stop = start + prod(shape)
             found[name] = (slice(start, stop), shape)
             start = stop
         return found
@@ -46,7 +68,7 @@ class Layout:
     @cached_property
     def size(self) -> int:
         """Number of elements."""
-        return sum(int(np.prod(shape, dtype=np.int64)) for shape in self.shapes)
+        return sum(prod(shape) for shape in self.shapes)
 
     def part(self, names: Sequence[str]) -> "Layout":
         """The layout of some of the names, in this layout's order."""
@@ -61,13 +83,21 @@ EMPTY = Layout((), (), np.dtype(np.float32))
 class Tensors(Mapping[str, Array]):
     """An immutable model, delta or state.
 
+    `flat` is taken over: its owner must not write to it any more.
+
     Attributes:
         layout: names and shapes of the trainable values.
-        flat: their one contiguous buffer, 1-D, or an `Encoded` that stands for it.
+        flat: their one buffer, read-only, 1-D, in the layout's dtype, or an `Encoded` for it.
         groups: the prefixed parts, each under its names without the prefix.
+
+    Raises:
+        ModelError: if the buffer does not fit the layout, or a group is none of `PREFIXES`.
     """
 
     __slots__ = ("flat", "groups", "layout")
+    layout: Final[Layout]
+    flat: Final[Leaf]
+    groups: Final[Mapping[str, "Tensors"]]
 
     def __init__(
         self, layout: Layout, flat: Leaf, groups: Mapping[str, "Tensors"] | None = None
@@ -75,33 +105,40 @@ class Tensors(Mapping[str, Array]):
         if flat.size != layout.size:
             raise ModelError(f"buffer of {flat.size} values for a layout of {layout.size}")
         if isinstance(flat, np.ndarray):
+            if flat.ndim != 1 or flat.dtype != layout.dtype:
+                raise ModelError(
+                    f"buffer of shape {flat.shape} and dtype {flat.dtype} for a layout of"
+                    f" {layout.size} values of {layout.dtype}: flatten and cast it first"
+                )
             flat = flat.view()
             flat.flags.writeable = False
         self.layout = layout
-        self.flat: Leaf = flat
-        self.groups: Mapping[str, Tensors] = groups or {}
+        self.flat = flat
+        self.groups = _checked(groups) if groups else {}
 
     @classmethod
     def of(cls, values: Mapping[str, ArrayLike], dtype: DTypeLike | None = None) -> Self:
-        """Pack named arrays, sorting prefixed names into groups.
+        """Pack copies of named arrays, sorting prefixed names into groups.
+
+        Args:
+            values: numbers or arrays of any shape, () included.
+            dtype: of the trainable values; groups keep their own.
 
         Raises:
-            ModelError: if one group mixes dtypes and no `dtype` says what to make of them.
+            ModelError: if values are not numbers, or one group mixes dtypes and no `dtype` says
+                what to make of them.
         """
-        plain = {k: np.asarray(v) for k, v in values.items() if _prefix(k) == ""}
-        groups = {}
-        for prefix in PREFIXES:
-            part = {
-                k.removeprefix(prefix): np.asarray(v)
-                for k, v in values.items()
-                if k.startswith(prefix)
-            }
-            if part:
-                groups[prefix] = Tensors(*_pack(part, None))
-        return cls(*_pack(plain, dtype), groups)
+        parts: dict[str, dict[str, Array]] = {"": {}}
+        for name, value in values.items():
+            prefix = prefix_of(name)
+            parts.setdefault(prefix, {})[name.removeprefix(prefix)] = np.asarray(value)
+        main = pack(parts.pop(""), dtype)
+        groups = {prefix: Tensors(*pack(parts[prefix])) for prefix in sorted(parts)}
+        return cls(*main, groups)
 
     def __getitem__(self, name: str) -> Array:
-        prefix = _prefix(name)
+        # Encoded values are decoded on each look: take `dense` once to see many.
+        prefix = prefix_of(name)
         if prefix:
             if prefix not in self.groups:
                 raise KeyError(name)
@@ -117,6 +154,12 @@ class Tensors(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self.layout.names) + sum(len(group) for group in self.groups.values())
+
+    def __eq__(self, other: object) -> bool:
+        return equal(self, other) if isinstance(other, Tensors) else NotImplemented
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tensors, (self.layout, self.flat, self.groups)
 
     def __repr__(self) -> str:
         groups = "".join(f", {p}*{len(g)}" for p, g in self.groups.items())
@@ -145,14 +188,22 @@ class Tensors(Mapping[str, Array]):
         return Tensors(self.layout, self.flat, dict(sorted(groups.items())))
 
     def select(self, names: Sequence[str]) -> "Tensors":
-        """The trainable values of some names only; groups are kept."""
-        layout = self.layout.part(names)
-        if layout == self.layout:
+        """The trainable values of some names only, in this layout's order; groups are kept.
+
+        Raises:
+            ModelError: for a name that is not there.
+        """
+        if names == self.layout.names:
             return self
+        layout = self.layout.part(names)
         missing = set(names) - set(layout.names)
         if missing:
             raise ModelError(f"no such names in the model: {', '.join(sorted(missing))}")
-        flat = np.concatenate([self.dense[self.layout.slices[n][0]] for n in layout.names])
+        if layout == self.layout:
+            return self
+        flat, values = np.empty(layout.size, layout.dtype), self.dense
+        for name, (where, _) in layout.slices.items():
+            flat[where] = values[self.layout.slices[name][0]]
         return Tensors(layout, flat, self.groups)
 
     def finite(self) -> bool:
@@ -165,10 +216,13 @@ def all_finite(values: Array) -> bool:
     """Whether a 1-D array is free of NaN and infinity."""
     if values.dtype.kind != "f":
         return True
-    with np.errstate(over="ignore", invalid="ignore"):
-        # The dot product is finite only if all values are; a large finite value may overflow it.
-        quick = bool(np.isfinite(np.dot(values, values)))
-    return quick or bool(np.isfinite(values).all())
+    if values.size > 4096:
+        with np.errstate(over="ignore", invalid="ignore"):
+            # The dot product, at memory speed, is finite only if all values are; large finite
+            # values may overflow it.
+            if np.isfinite(np.dot(values, values)):
+                return True
+    return bool(np.isfinite(values).all())
 
 
 def zeros(layout: Layout) -> Tensors:
@@ -177,39 +231,82 @@ def zeros(layout: Layout) -> Tensors:
 
 
 def equal(a: Tensors, b: Tensors) -> bool:
-    """Whether two tensors have the same names, shapes, dtypes and bits."""
+    """Whether two tensors have the same names, shapes, dtypes and (decoded) bits."""
+    if a is b:
+        return True
     if a.layout != b.layout or set(a.groups) != set(b.groups):
         return False
-    same = a.dense.tobytes() == b.dense.tobytes()
-    return same and all(equal(a.groups[p], b.groups[p]) for p in a.groups)
+    return _same_bits(a.dense, b.dense) and all(equal(a.groups[p], b.groups[p]) for p in a.groups)
 
 
 def difference(model: Tensors, base: Tensors) -> Tensors:
-    """The delta `model - base`; buffers and counters are values, so they stay the model's."""
+    """The delta `model - base`; buffers and counters are values, so they stay the model's.
+
+    Raises:
+        ModelError: if names, shapes or dtypes differ.
+    """
     groups = {
         prefix: group
         if prefix in ("buffer/", "counter/")
-        else group.with_flat(group.dense - base.groups[prefix].dense)
+        else group.with_flat(_minus(group, base.groups.get(prefix), prefix))
         for prefix, group in model.groups.items()
     }
-    return Tensors(model.layout, model.dense - base.dense, groups)
+    return Tensors(model.layout, _minus(model, base), groups)
 
 
-def _prefix(name: str) -> str:
-    for prefix in PREFIXES:
-        if name.startswith(prefix):
-            return prefix
-    return ""
+def prefix_of(name: str) -> str:
+    """The prefix that puts a name into a group; "" for a trainable value."""
+    if "/" not in name:
+        return ""
+    head = name[: name.index("/") + 1]
+    return head if head in PREFIXES else ""
 
 
-def _pack(values: Mapping[str, Array], dtype: DTypeLike | None) -> tuple[Layout, Array]:
+def pack(values: Mapping[str, Array], dtype: DTypeLike | None = None) -> tuple[Layout, Array]:
+    """Named arrays of one dtype as one new buffer and its layout; prefixes mean nothing here.
+
+    Raises:
+        ModelError: if values are not numbers, or mix dtypes and no `dtype` is given.
+    """
     dtypes = {v.dtype for v in values.values()} if dtype is None else {np.dtype(dtype)}
     if len(dtypes) > 1:
         kinds = ", ".join(sorted(str(d) for d in dtypes))
         raise ModelError(f"values of several dtypes ({kinds}): give one dtype, or use groups")
-    kind = dtypes.pop() if dtypes else EMPTY.dtype
+    kind = dtypes.pop().newbyteorder("=") if dtypes else EMPTY.dtype
+    for name, value in values.items():
+        if not (_is_number(value.dtype) and _is_number(kind)):
+            raise ModelError(f"{name}: {value.dtype} as {kind} is not a dtype for numbers here")
     layout = Layout(tuple(values), tuple(v.shape for v in values.values()), kind)
     flat = np.empty(layout.size, kind)
     for name, (where, shape) in layout.slices.items():
         flat[where].reshape(shape)[...] = values[name]
     return layout, flat
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "fiub" and dtype.itemsize <= 8
+
+
+def _checked(groups: Mapping[str, Tensors]) -> Mapping[str, Tensors]:
+    for prefix, group in groups.items():
+        if prefix not in PREFIXES or group.groups:
+            raise ModelError(
+                f"group {prefix!r}: must be one of {', '.join(PREFIXES)}, without groups of its own"
+            )
+    return dict(groups)
+
+
+def _minus(model: Tensors, base: Tensors | None, prefix: str = "") -> Array:
+    if base is None or (model.layout is not base.layout and model.layout != base.layout):
+        there = "nothing" if base is None else f"another layout ({base!r})"
+        raise ModelError(f"no difference of {prefix}{model!r}: the base has {there} there")
+    if model.layout.dtype.kind == "b":
+        return model.dense ^ base.dense
+    return np.subtract(model.dense, base.dense)
+
+
+def _same_bits(a: Array, b: Array) -> bool:
+    if a.dtype != b.dtype:
+        return False
+    bits = [np.ascontiguousarray(x).view(f"u{x.itemsize}") for x in (a, b)]
+    return bool((bits[0] == bits[1]).all())

@@ -1,21 +1,23 @@
 """Tensors as safetensors bytes, for disk and wire: one header, then the flat buffers as they lie.
 
-A dense model is an ordinary safetensors file that any reader opens. Encoded buffers appear as
-tensors named `@<group>/<part>`, described in the `__metadata__` entry "shoal". Nothing is ever
-unpickled or evaluated, and every length is checked before it is used.
+A dense model is an ordinary safetensors file that any reader opens. An encoded buffer appears as
+tensors named `@<group>flat/<part>`, described in the `__metadata__` entry "shoal". Nothing is ever
+unpickled or evaluated, and every length is checked before it is used: values never take more
+memory than their bytes, and no declared shape is believed.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from shoal.encoded import CODECS, Array, Encoded
 from shoal.errors import ModelError
-from shoal.tensors import PREFIXES, Layout, Leaf, Tensors, zeros
+from shoal.tensors import EMPTY, PREFIXES, Layout, Leaf, Tensors, pack, prefix_of
 
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32,
@@ -23,98 +25,88 @@ _DTYPES = {
     "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
 _NAMES = {np.dtype(kind): name for name, kind in _DTYPES.items()}
-MAX_HEADER = 64 << 20
+MAX_HEADER = 8 << 20  # bytes of JSON, which may take thirty times as much as Python objects
+MAX_NESTING = 8  # codecs within codecs
+_MAX_DIMS = 32
+_META, _OURS = "__metadata__", "shoal"
+_NOTHING = Tensors(EMPTY, np.empty(0, EMPTY.dtype))
+
+Shape = tuple[int, ...]
+# What the header says of a buffer, without its values, so that headers can be remembered: dtype and
+# shape of an array; codec, fields and parts of an encoded one.
+Form = tuple[np.dtype[Any], Shape] | tuple[str, tuple[Any, ...], tuple[Any, ...]]
+Spec = tuple[tuple[str, Layout, Form | None], ...]
 
 
 def dump(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
-    """The tensors as one safetensors file in memory."""
-    header, buffers = _plan(tensors, metadata or {})
-    return b"".join([header, *(np.ascontiguousarray(b).tobytes() for b in buffers)])
+    """The tensors as one safetensors file in memory.
+
+    Raises:
+        ModelError: for a name, dtype or codec that the format has no room for.
+    """
+    spec = _spec(tensors)
+    header = _header.__wrapped__(spec, tuple(metadata.items())) if metadata else _header(spec)
+    buffers = [tensors.flat, *(tensors.groups[prefix].flat for prefix, _, _ in spec[1:])]
+    values = [np.ascontiguousarray(array).data for flat in buffers for array in _arrays(flat)]
+    return b"".join([header, *values])
 
 
 def size(tensors: Tensors) -> int:
-    """The number of bytes that `dump` would give, without copying the values."""
-    return _header_size(tensors) + tensors.nbytes
+    """The number of bytes that `dump` would give without metadata, without copying the values."""
+    return len(_header(_spec(tensors))) + tensors.nbytes
 
 
 def load(data: bytes | bytearray | memoryview) -> tuple[Tensors, dict[str, str]]:
-    """The tensors and metadata of a safetensors file; arrays are views of `data` where aligned.
+    """The tensors and metadata of a safetensors file.
+
+    Arrays are views of `data` where it is aligned, so it must not be written to afterwards.
 
     Raises:
         ModelError: if the bytes are not a complete, consistent file.
     """
-    view = memoryview(data)
-    entries, start = _header(view)
-    metadata = entries.pop("__metadata__", {})
-    arrays = _arrays(view[start:], entries)
-    try:
-        described = json.loads(metadata.pop("shoal", "{}"))
-        groups = {
-            prefix: _group(prefix, arrays, described.get(prefix)) for prefix in ("", *PREFIXES)
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"tensor file with an inconsistent description: {error}") from error
-    main = groups.pop("")
-    found = {prefix: group for prefix, group in groups.items() if len(group)}
-    return Tensors(main.layout, main.flat, dict(sorted(found.items()))), metadata
+    view = memoryview(data).cast("B")
+    header, body = _split(view)
+    metadata = _metadata(header.pop(_META, {}))
+    entries = _entries(header, len(body))
+    groups: dict[str, Tensors] = {}
+    described = _parse(metadata.pop(_OURS, "{}"), "description")
+    for prefix in sorted(described):
+        groups[prefix] = _described(prefix, described[prefix], entries, body)
+    own: dict[str, dict[str, _Entry]] = {}
+    for name, entry in entries.items():
+        prefix = prefix_of(name)
+        own.setdefault(prefix, {})[name.removeprefix(prefix)] = entry
+    for prefix in sorted(own):
+        if prefix in groups:
+            raise ModelError(f"tensor file: {prefix}{next(iter(own[prefix]))!r} is not described")
+        groups[prefix] = _plain(own[prefix], body)
+    main = groups.pop("", _NOTHING)
+    return Tensors(main.layout, main.flat, dict(sorted(groups.items()))), metadata
 
 
-def _header_size(tensors: Tensors) -> int:
-    groups = [("", tensors), *tensors.groups.items()]
-    if all(isinstance(group.flat, np.ndarray) for _, group in groups):
-        return _dense_header_size(tuple((prefix, group.layout) for prefix, group in groups))
-    return len(_plan(tensors, {})[0])
+# Writing.
 
 
-@lru_cache(maxsize=64)
-def _dense_header_size(layouts: tuple[tuple[str, Layout], ...]) -> int:
-    # Dense tensors of equal layouts have equal headers, and there is one for every update.
-    groups = {prefix: zeros(layout) for prefix, layout in layouts}
-    main = groups.pop("")
-    return len(_plan(Tensors(main.layout, main.flat, groups), {})[0])
+def _spec(tensors: Tensors) -> Spec:
+    main = ("", tensors.layout, _form(tensors.flat))
+    if not tensors.groups:
+        return (main,)
+    return (main, *((p, g.layout, _form(g.flat)) for p, g in sorted(tensors.groups.items())))
 
 
-def _plan(tensors: Tensors, metadata: Mapping[str, str]) -> tuple[bytes, list[Array]]:
-    entries: dict[str, Any] = {}
-    described: dict[str, Any] = {}
-    buffers: list[Array] = []
-    offset = 0
+def _form(leaf: Leaf) -> Form | None:
+    """The form of a buffer; None for a dense one, which its layout describes."""
+    return None if isinstance(leaf, np.ndarray) else _part_form(leaf)
 
-    def put(name: str, shape: tuple[int, ...], array: Array, at: int) -> None:
-        if array.dtype not in _NAMES:
-            raise ModelError(f"{name}: dtype {array.dtype} cannot be written")
-        length = int(np.prod(shape, dtype=np.int64)) * array.itemsize
-        entries[name] = {
-            "dtype": _NAMES[array.dtype], "shape": list(shape), "data_offsets": [at, at + length],
-        }  # fmt: skip
 
-    def encode(leaf: Leaf, path: str) -> dict[str, Any] | None:
-        nonlocal offset
-        if not isinstance(leaf, Encoded):
-            put(path, leaf.shape, leaf, offset)
-            buffers.append(leaf)
-            offset += leaf.nbytes
-            return None
-        parts = {name: encode(part, f"{path}/{name}") for name, part in leaf.parts().items()}
-        return {"codec": _codec(leaf), "fields": dict(leaf.fields()), "parts": parts}
-
-    for prefix, group in (("", tensors), *tensors.groups.items()):
-        if isinstance(group.flat, np.ndarray):
-            for name, (where, shape) in group.layout.slices.items():
-                put(prefix + name, shape, group.flat, offset + where.start * group.flat.itemsize)
-            buffers.append(group.flat)
-            offset += group.flat.nbytes
-        else:
-            names, shapes = group.layout.names, group.layout.shapes
-            tree = encode(group.flat, f"@{prefix}flat")
-            described[prefix] = {
-                "names": names, "shapes": shapes, "dtype": str(group.layout.dtype), "tree": tree,
-            }  # fmt: skip
-    texts = dict(metadata) | ({"shoal": json.dumps(described)} if described else {})
-    text = json.dumps(({"__metadata__": texts} if texts else {}) | entries, separators=(",", ":"))
-    body = text.encode()
-    body += b" " * (-len(body) % 8)
-    return len(body).to_bytes(8, "little") + body, buffers
+def _part_form(leaf: Leaf) -> Form:
+    if isinstance(leaf, np.ndarray):
+        return leaf.dtype, leaf.shape
+    fields = ((k, v.item() if isinstance(v, np.generic) else v) for k, v in leaf.fields().items())
+    # Beside its repr, as 1, 1.0 and True would be one key of the cache.
+    texts = tuple((k, repr(v), v) for k, v in fields)
+    parts = ((name, _part_form(part)) for name, part in leaf.parts().items())
+    return _codec(leaf), texts, tuple(parts)
 
 
 def _codec(leaf: Encoded) -> str:
@@ -124,78 +116,237 @@ def _codec(leaf: Encoded) -> str:
     raise ModelError(f"{type(leaf).__name__} is not in shoal.encoded.CODECS: add it there")
 
 
-def _header(view: memoryview) -> tuple[dict[str, Any], int]:
+def _arrays(leaf: Leaf) -> Iterator[Array]:
+    """The arrays of a buffer, in the order of the file."""
+    if isinstance(leaf, np.ndarray):
+        yield leaf
+    else:
+        for part in leaf.parts().values():
+            yield from _arrays(part)
+
+
+@lru_cache(maxsize=64)
+def _header(spec: Spec, metadata: tuple[tuple[str, str], ...] = ()) -> bytes:
+    # Remembered, because there is an equal one for every update and every dispatch.
+    writer = _Writer()
+    described: dict[str, Any] = {}
+    for prefix, layout, form in spec:
+        if form is None and layout.names:
+            for name, (_, shape) in layout.slices.items():
+                if prefix_of(name) and not prefix:
+                    raise ModelError(f"{name!r} belongs into a group: use Tensors.of")
+                writer.put(prefix + name, layout.dtype, shape)
+        elif form is not None or prefix or layout.dtype != EMPTY.dtype:
+            described[prefix] = {
+                "names": layout.names,
+                "shapes": layout.shapes,
+                "dtype": _dtype_name(layout.dtype, prefix + "flat"),
+                "tree": None if form is None else writer.tree(form, f"@{prefix}flat"),
+            }
+    texts = dict(metadata)
+    if not all(isinstance(x, str) for pair in metadata for x in pair) or _OURS in texts:
+        raise ModelError(f"metadata must be strings under other names than {_OURS!r}")
+    if described:
+        texts[_OURS] = json.dumps(described, separators=(",", ":"), ensure_ascii=False)
+    table = ({_META: texts} if texts else {}) | writer.entries
+    try:
+        body = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(f"a name or metadata is not valid Unicode: {error}") from error
+    if len(body) > MAX_HEADER:
+        raise ModelError(f"names and shapes take {len(body)} bytes, more than {MAX_HEADER}")
+    body += b" " * (-len(body) % 8)
+    return len(body).to_bytes(8, "little") + body
+
+
+class _Writer:
+    """Collects the header's entries, one buffer after the other."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Any] = {}
+        self._at = 0
+
+    def put(self, name: str, dtype: np.dtype[Any], shape: Shape) -> None:
+        if name == _META or name in self.entries:
+            raise ModelError(f"{name!r} cannot be the name of (another) tensor")
+        start, self._at = self._at, self._at + prod(shape) * dtype.itemsize
+        kind = _dtype_name(dtype, name)
+        self.entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, self._at]}
+
+    def tree(self, form: Form, path: str, depth: int = 1) -> dict[str, Any] | None:
+        """Puts the parts of an encoded buffer; describes how they belong together."""
+        if len(form) == 2:
+            self.put(path, *form)
+            return None
+        if depth > MAX_NESTING:
+            raise ModelError(f"{path}: more than {MAX_NESTING} codecs within codecs")
+        codec, fields, parts = form
+        trees = {name: self.tree(part, f"{path}/{name}", depth + 1) for name, part in parts}
+        return {"codec": codec, "fields": {k: v for k, _, v in fields}, "parts": trees}
+
+
+def _dtype_name(dtype: np.dtype[Any], name: str) -> str:
+    if dtype not in _NAMES:
+        raise ModelError(f"{name}: dtype {dtype} cannot be written")
+    return _NAMES[dtype]
+
+
+# Reading. Nothing here is believed before it is checked.
+
+
+class _Entry(NamedTuple):
+    dtype: np.dtype[Any]
+    shape: Shape
+    start: int
+    stop: int
+
+
+def _split(view: memoryview) -> tuple[dict[str, Any], memoryview]:
     if len(view) < 8:
         raise ModelError(f"tensor file cut short: {len(view)} bytes")
     length = int.from_bytes(view[:8], "little")
-    if length > min(MAX_HEADER, len(view) - 8):
+    if length > len(view) - 8:
         raise ModelError(f"tensor file cut short or not safetensors: header of {length} bytes")
+    # Room for the padding, which may bring a header to the next multiple of eight.
+    if length > MAX_HEADER + 8:
+        raise ModelError(f"tensor file with a header of {length} bytes, more than {MAX_HEADER}")
     try:
-        entries = json.loads(bytes(view[8 : 8 + length]))
-    except ValueError as error:
+        text = str(view[8 : 8 + length], "utf-8")
+    except UnicodeDecodeError as error:
         raise ModelError(f"tensor file with a broken header: {error}") from error
-    if not isinstance(entries, dict):
-        raise ModelError("tensor file with a broken header: not a table")
-    return entries, 8 + length
+    return _parse(text, "header"), view[8 + length :]
 
 
-def _arrays(body: memoryview, entries: dict[str, Any]) -> dict[str, Array]:
-    arrays, end = {}, 0
-    for name, entry in entries.items():
-        try:
-            kind = np.dtype(_DTYPES[entry["dtype"]])
-            shape = tuple(int(n) for n in entry["shape"])
-            start, stop = (int(n) for n in entry["data_offsets"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"tensor file: bad entry for {name!r}: {error}") from error
-        count = int(np.prod(shape, dtype=np.int64)) if min(shape, default=0) >= 0 else -1
-        if not 0 <= start <= stop <= len(body) or count * kind.itemsize != stop - start:
-            raise ModelError(f"tensor file: {name!r} does not fit its bytes {start}..{stop}")
-        arrays[name] = np.frombuffer(body[start:stop], kind).reshape(shape)
-        end = max(end, stop)
-    if end != len(body):
-        raise ModelError(f"tensor file: {len(body)} bytes of values where {end} are described")
-    return arrays
+def _parse(text: str, what: str) -> dict[str, Any]:
+    """A JSON table without duplicate keys."""
+    try:
+        table = json.loads(text, object_pairs_hook=_unique)
+        if "\\u" in text:  # escapes may hide half a character, which nobody could print
+            json.dumps(table, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"tensor file with a broken {what}: {error}") from error
+    if not isinstance(table, dict):
+        raise ModelError(f"tensor file with a broken {what}: not a table")
+    return table
 
 
-def _group(prefix: str, arrays: dict[str, Array], described: dict[str, Any] | None) -> Tensors:
-    if described is not None:
-        shapes = tuple(tuple(int(n) for n in shape) for shape in described["shapes"])
-        names = tuple(str(name) for name in described["names"])
-        layout = Layout(names, shapes, np.dtype(described["dtype"]))
-        return Tensors(layout, _leaf(described["tree"], f"@{prefix}flat", arrays))
-    own = {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if (name.startswith(prefix) if prefix else not name.startswith((*PREFIXES, "@")))
-    }
-    return _joined(own)
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key appears twice")
+    return table
 
 
-def _joined(own: dict[str, Array]) -> Tensors:
-    """Arrays that lie one after the other in memory, as a view of all of them; otherwise a copy."""
-    values = list(own.values())
-    apart = [
-        a.ctypes.data + a.nbytes != b.ctypes.data or a.dtype != b.dtype for a, b in pairwise(values)
-    ]
-    if not values or any(apart) or not values[0].flags.aligned:
-        return Tensors.of(own)
-    layout = Layout(tuple(own), tuple(a.shape for a in values), values[0].dtype)
-    whole = np.lib.stride_tricks.as_strided(
-        values[0].reshape(-1), (layout.size,), (layout.dtype.itemsize,), writeable=False
-    )
-    return Tensors(layout, whole)
+def _metadata(found: Any) -> dict[str, str]:
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise ModelError(f"tensor file: {_META} is not a table of strings")
+    return found
 
 
-def _leaf(tree: dict[str, Any] | None, path: str, arrays: dict[str, Array]) -> Leaf:
+def _entries(header: dict[str, Any], length: int) -> dict[str, _Entry]:
+    """The entries in the order of the header, known to cover the values without gap or overlap."""
+    entries = {name: _entry(name, entry) for name, entry in header.items()}
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if entry.start != end:
+            raise ModelError(f"tensor file: {name!r} begins at {entry.start}, expected at {end}")
+        end = entry.stop
+    if end != length:
+        raise ModelError(f"tensor file: {length} bytes of values where {end} are described")
+    return entries
+
+
+def _entry(name: str, entry: Any) -> _Entry:
+    if not isinstance(entry, dict):
+        raise ModelError(f"tensor file: the entry of {name!r} is not a table")
+    dtype, shape = _dtype(entry.get("dtype"), name), _shape(entry.get("shape"), name)
+    offsets = entry.get("data_offsets")
+    if not (_is_counts(offsets) and len(offsets) == 2):
+        raise ModelError(f"tensor file: {name!r} has the offsets {offsets!r:.80}")
+    start, stop = offsets
+    if prod(shape) * dtype.itemsize != stop - start:
+        raise ModelError(f"tensor file: {name!r} does not fit its bytes {start}..{stop}")
+    return _Entry(dtype, shape, start, stop)
+
+
+def _dtype(kind: Any, name: str) -> np.dtype[Any]:
+    if not isinstance(kind, str) or kind not in _DTYPES:
+        raise ModelError(
+            f"tensor file: {name!r} has dtype {kind!r:.80}; known: {', '.join(_DTYPES)}"
+        )
+    return np.dtype(_DTYPES[kind])
+
+
+def _shape(shape: Any, name: str) -> Shape:
+    if not _is_counts(shape) or len(shape) > _MAX_DIMS or prod(n or 1 for n in shape) >= 2**59:
+        raise ModelError(f"tensor file: {name!r} has the shape {shape!r:.80}")
+    return tuple(shape)
+
+
+def _is_counts(values: Any) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**62 for n in values)
+
+
+def _array(entry: _Entry, body: memoryview, count: int | None = None) -> Array:
+    """`count` values from where an entry begins, flat: a view if they are aligned."""
+    count = prod(entry.shape) if count is None else count
+    if not count:
+        return np.empty(0, entry.dtype)
+    flat = np.frombuffer(body, entry.dtype, count, entry.start)
+    if entry.dtype.kind == "b" and bool((flat.view(np.uint8) > 1).any()):
+        raise ModelError("tensor file: a boolean that is neither 0 nor 1")
+    return flat if flat.flags.aligned else flat.copy()
+
+
+def _plain(own: dict[str, _Entry], body: memoryview) -> Tensors:
+    """A dense group: in one piece if it lies in one piece, otherwise a copy."""
+    entries = list(own.values())
+    first = entries[0]
+    if any(a.stop != b.start or a.dtype != b.dtype for a, b in pairwise(entries)):
+        return Tensors(*pack({k: _array(e, body).reshape(e.shape) for k, e in own.items()}))
+    layout = Layout(tuple(own), tuple(e.shape for e in entries), first.dtype)
+    return Tensors(layout, _array(first, body, layout.size))
+
+
+def _described(prefix: str, found: Any, entries: dict[str, _Entry], body: memoryview) -> Tensors:
+    """A group of which the metadata says what it stands for; takes its entries out."""
+    if prefix not in ("", *PREFIXES) or not isinstance(found, dict):
+        raise ModelError(f"tensor file: a description of {prefix!r}, which is no group")
+    names, shapes = found.get("names"), found.get("shapes")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"tensor file: the names of {prefix!r} are not a list of strings")
+    if not isinstance(shapes, list):
+        raise ModelError(f"tensor file: the shapes of {prefix!r} are not a list")
+    dtype = _dtype(found.get("dtype"), prefix)
+    layout = Layout(tuple(names), tuple(_shape(s, prefix) for s in shapes), dtype)
+    tree = found.get("tree")
     if tree is None:
-        return arrays[path]
-    codec = CODECS.get(tree["codec"])
+        return Tensors(layout, np.empty(0, dtype))
+    return Tensors(layout, _leaf(tree, f"@{prefix}flat", entries, body, 1))
+
+
+def _leaf(tree: Any, path: str, entries: dict[str, _Entry], body: memoryview, depth: int) -> Leaf:
+    if tree is None:
+        if path not in entries:
+            raise ModelError(f"tensor file: {path!r} is described, but not there")
+        entry = entries.pop(path)
+        return _array(entry, body).reshape(entry.shape)
+    fields, parts = (tree.get("fields"), tree.get("parts")) if isinstance(tree, dict) else (0, 0)
+    if depth > MAX_NESTING or not isinstance(fields, dict) or not isinstance(parts, dict):
+        raise ModelError(f"tensor file: {path!r} is not described as a codec with its parts")
+    if not all(isinstance(value, int | float | str) for value in fields.values()):
+        raise ModelError(f"tensor file: {path!r} has fields other than numbers and strings")
+    codec = CODECS.get(str(tree.get("codec")))
     if codec is None:
-        raise ModelError(f"tensor file: unknown codec {tree['codec']!r}")
-    parts = {name: _leaf(sub, f"{path}/{name}", arrays) for name, sub in tree["parts"].items()}
-    leaf = codec(**parts, **tree["fields"])
+        raise ModelError(
+            f"tensor file: unknown codec {tree.get('codec')!r:.80}; known: {', '.join(CODECS)}"
+        )
+    made = {k: _leaf(sub, f"{path}/{k}", entries, body, depth + 1) for k, sub in parts.items()}
+    try:
+        leaf = codec(**made, **fields)
+    except TypeError as error:
+        raise ModelError(f"tensor file: {path!r}: {error}") from error
     problem = leaf.check()
     if problem:
-        raise ModelError(f"tensor file: {tree['codec']}: {problem}")
+        raise ModelError(f"tensor file: {path!r}: {problem}")
     return leaf

@@ -42,11 +42,15 @@ def test_gzip_and_a_held_out_fifth(path, tmp_path):
 
 def test_thresholds_and_real_values(path):
     above = Csv(path, "age", drop=("part", "who"), above=19.5, clients=2)
-    with pytest.raises(DataError, match="'age' is not made of numbers"):
+    with pytest.raises(DataError, match="row 4 has no 'age'"):
         above.load(0)
     real = Csv(path, "target", drop=("part", "who", "color"), regression=True, clients=2).load(0)
     assert real.train.y.dtype == np.float32 and real.classes == ()
     assert real.train.y.mean() == pytest.approx(0, abs=1e-6)
+    with pytest.raises(DataError, match="'who' is not made of numbers"):
+        Csv(path, "who", drop=("part",), above=1.0, clients=2).load(0)
+    sides = Csv(path, "target", drop=("part", "who"), above=0.5, clients=2).load(0)
+    assert sides.classes == ("target <= 0.5", "target > 0.5") and sides.test.y.mean() == 0.5
     with pytest.raises(ConfigError, match="above"):
         Csv(path, "target", above=1.0, regression=True)
 

@@ -7,6 +7,7 @@ import pytest
 from shoal.core import Examples
 from shoal.data import Federation, plot, table
 from shoal.data.describe import labels, palette
+from shoal.errors import DataError
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -36,6 +37,16 @@ def test_real_targets_are_counted_by_decile():
     assert labels(data)[0] == "decile 1" and len(labels(data)) == 10
     assert table(data)[0].counts == (10,) * 5 + (0,) * 5
     assert table(data)[0].entropy == pytest.approx(math.log2(5))
+
+
+def test_unnamed_classes_and_sequences():
+    data = federation()
+    bare = Federation(data.train, data.parts, data.test)
+    assert labels(bare) == ("class 0", "class 1")
+    assert table(bare) == table(data)
+    y = np.zeros((40, 3), np.int64)
+    with pytest.raises(DataError, match=r"\(40, 3\)"):
+        table(Federation(Examples(y, y), data.parts, Examples(y, y)))
 
 
 @pytest.mark.parametrize("clients", [1, 30, 100, 600])

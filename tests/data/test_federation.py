@@ -45,6 +45,15 @@ def test_bad_parts_name_the_client(parts, problem):
         Federation(examples(6), parts, examples(1))
 
 
+def test_targets_must_be_among_the_classes():
+    parts = {"a": np.array([0])}
+    with pytest.raises(DataError, match=r"targets 0\.\.2 for 2 classes"):
+        Federation(examples(6), parts, examples(1), ("x", "y"))
+    below = Examples(np.zeros(1), np.array([-1]))
+    with pytest.raises(DataError, match="count from 0"):
+        Federation(examples(6), parts, below, ("x", "y", "z"))
+
+
 def test_unknown_client_gets_the_nearest_names():
     data = Federation(examples(3), {"client-a": np.array([0])}, examples(1))
     with pytest.raises(DataError, match="did you mean client-a"):

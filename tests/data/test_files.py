@@ -107,6 +107,9 @@ def test_npz_refuses_pickles_and_names_what_is_missing(tmp_path):
     (tmp_path / "half.npz").write_bytes(path.read_bytes()[:40])
     with pytest.raises(DataError, match=r"half\.npz"):
         read_npz(tmp_path / "half.npz", ["x_train"])
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(DataError, match="a single array"):
+        read_npz(tmp_path / "one.npy", ["x_train"])
     with pytest.raises(DataError, match="no such file"):
         Npz(str(tmp_path / "none.npz")).load(0)
 

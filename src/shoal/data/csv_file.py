@@ -87,6 +87,8 @@ class Csv:
         )
 
     def _targets(self, cells: Sequence[str]) -> tuple[Array, tuple[str, ...]]:
+        if "" in cells:
+            raise DataError(f"{self.path}: row {cells.index('') + 1} has no {self.label!r}")
         values = None if _text(cells) else numbers(cells)
         if self.above is None and not self.regression:
             names = sorted(set(cells), key=lambda c: (0.0, c) if values is None else (float(c), c))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.data.federation import Array, Federation, strata
+from shoal.data.federation import Federation, strata
 
 # Okabe and Ito's colors, and Tol's "muted" set: told apart with any color vision. Beyond ten
 # classes: steps of the viridis map, whose lightness rises all the way.
@@ -40,7 +40,10 @@ def labels(federation: Federation) -> tuple[str, ...]:
     """Names of what `Row.counts` counts: the classes, or the deciles of a real target."""
     if federation.classes:
         return federation.classes
-    return tuple(f"decile {k + 1}" for k in range(_codes(federation).max(initial=0) + 1))
+    kind = "decile" if federation.train.y.dtype.kind == "f" else "class"
+    first = 1 if kind == "decile" else 0
+    count = int(_codes(federation).max(initial=0)) + 1
+    return tuple(f"{kind} {first + k}" for k in range(count))
 
 
 def table(federation: Federation) -> list[Row]:
@@ -169,8 +172,8 @@ def _counts(federation: Federation) -> NDArray[np.int64]:
 
 
 def _codes(federation: Federation) -> NDArray[Any]:
-    y: Array = federation.train.y
-    return y.reshape(-1).astype(np.int64) if federation.classes else strata(y)
+    y = strata(federation.train.y)
+    return y.astype(np.int64)
 
 
 def _short(name: str) -> str:

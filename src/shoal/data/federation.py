@@ -1,6 +1,6 @@
 """A federation's data: held once, with the indices that belong to each client."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -58,7 +58,7 @@ class Federation:
             The test set is never shifted.
 
     Raises:
-        DataError: for a client without data, an index out of range, or no clients at all.
+        DataError: for a client without data, an index or class out of range, or no clients.
     """
 
     train: Examples
@@ -75,9 +75,19 @@ class Federation:
             raise DataError("a federation without clients")
         for client, part in self.parts.items():
             _check(client, part, len(self.train))
+        for y in (self.train.y, self.test.y) if self.classes else ():
+            if y.size and not (y.min() >= 0 and y.max() < len(self.classes)):
+                problem = f"targets {y.min()}..{y.max()} for {len(self.classes)} classes"
+                raise DataError(f"{problem}; classes count from 0")
         object.__setattr__(self, "clients", tuple(sorted(self.parts)))
         # functools' cache is safe under threads, and small: gathering is cheap beside training.
         object.__setattr__(self, "_cached", lru_cache(maxsize=CACHED)(self._gather))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.clients)
+
+    def __len__(self) -> int:
+        return len(self.clients)
 
     def __getitem__(self, client: str) -> Examples:
         """A client's examples; do not change them in place.

@@ -52,7 +52,7 @@ class Idx:
             partition=self.partition,
             clients=self.clients,
             seed=seed,
-            classes=_class_names(train.y),
+            classes=class_names(train.y, test.y),
             keys=_owners(self.keys, self.key, len(train)) if self.keys else None,
         )
 
@@ -118,7 +118,7 @@ class Npz:
             partition=self.partition,
             clients=self.clients,
             seed=seed,
-            classes=_class_names(y),
+            classes=class_names(train.y, held.y),
             keys=keys,
         )
 
@@ -153,12 +153,15 @@ def read_npz(path: Path, names: list[str]) -> dict[str, Array]:
         DataError: if it is broken, lacks one of them, or hides Python objects in it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise DataError(f"{path}: a single array, not an .npz file")
+        with loaded as file:
             for name in names:
                 if name not in file.files:
                     raise DataError(f"{path}: no array {name!r}; {nearest(name, file.files)}")
             return {name: file[name] for name in names}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as .npz ({error})") from error
 
 
@@ -185,13 +188,11 @@ def targets(y: Array) -> Array:
     return y.astype(np.float32 if y.dtype.kind == "f" else np.int64)
 
 
-def _class_names(y: Array) -> tuple[str, ...]:
-    """Names for classes 0 .. max; none for real values."""
-    if y.dtype.kind == "f" or not y.size:
+def class_names(*ys: Array) -> tuple[str, ...]:
+    """Names for the classes 0 .. max of all targets; none for real values."""
+    if any(y.dtype.kind == "f" for y in ys):
         return ()
-    if y.min() < 0:
-        raise DataError(f"class {int(y.min())} among the targets; classes count from 0")
-    return tuple(str(c) for c in range(int(y.max()) + 1))
+    return tuple(str(c) for c in range(max(int(y.max(initial=0)) for y in ys) + 1))
 
 
 def _either(path: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 from shoal.core import Examples
 from shoal.data.download import cache_dir
 from shoal.data.federation import Array, Federation, Partition, federate, strata
-from shoal.data.files import scaled, targets
+from shoal.data.files import class_names, scaled, targets
 from shoal.data.partition import IID, holdout
 from shoal.errors import ConfigError, DataError, MissingExtra, nearest
 
@@ -75,7 +75,7 @@ class HuggingFace:
             partition=self.partition,
             clients=self.clients,
             seed=seed,
-            classes=tuple(names) if names else _numbered(whole.y),
+            classes=tuple(names) if names else class_names(train.y, held.y),
             keys=keys,
         )
 
@@ -159,7 +159,3 @@ def stack(values: Any, source: str) -> Array:
         return np.stack([np.asarray(value) for value in values])
     except ValueError as error:
         raise DataError(f"{source}: inputs of different shapes ({error})") from error
-
-
-def _numbered(y: Array) -> tuple[str, ...]:
-    return () if y.dtype.kind == "f" else tuple(str(c) for c in range(int(y.max()) + 1))

@@ -56,6 +56,7 @@ def columns(runs: Sequence[Run], summaries: Sequence[Summary]) -> list[Column]:
     """The comparison, one cell per run; the best of a column is marked where runs differ.
 
     How many commits or updates a run made is neither good nor bad, so nothing is marked there.
+    Where some runs reached the target only these are marked: to be cheap without it is no feat.
     """
     metrics = {s.metric for s in summaries}
     metric = next(iter(metrics)) if len(metrics) == 1 else "metric"
@@ -80,10 +81,13 @@ def _to_target(summaries: Sequence[Summary]) -> str:
 
 def _column(spec: _Spec, summaries: Sequence[Summary]) -> Column:
     values = [float(spec.value(s)) for s in summaries]
-    finite = [v for v in values if math.isfinite(v)]
-    marked = spec.better is not None and len(values) > 1 and len(set(values)) > 1
+    reached = [s.time_to_target is not None for s in summaries]
+    racing = [r or not any(reached) for r in reached]
+    finite = [v for v, r in zip(values, racing, strict=True) if r and math.isfinite(v)]
+    differ = len(set(finite)) > 1 or (len(finite) == 1 and len(values) > 1)
     cells = []
-    for value in values:
-        beaten = any(spec.better(other, value) for other in finite) if spec.better else True
-        cells.append(Cell(spec.text(value), marked and math.isfinite(value) and not beaten))
+    for value, races in zip(values, racing, strict=True):
+        beaten = spec.better is None or any(spec.better(other, value) for other in finite)
+        best = differ and races and math.isfinite(value) and not beaten
+        cells.append(Cell(spec.text(value), best))
     return Column(spec.title, tuple(cells))

@@ -87,26 +87,33 @@ def progress(runs: Sequence[Run], curves: Sequence[Curve], metric: str, over: st
 
 
 def staleness(runs: Sequence[Run]) -> list[str]:
-    """A histogram of staleness for each run, all on the same axes; empty text without updates."""
-    counts = [Counter(t.staleness for t in _fresh(run)) for run in runs]
-    top = max((max(c) for c in counts if c), default=0)
-    width = max(1, math.ceil((top + 1) / 40))
-    shares = [_binned(c, width) for c in counts]
-    highest = max((v for s in shares for v in s.values()), default=1.0)
-    edge = (top // width + 1) * width - 0.5
-    x = axis("Staleness when aggregated (commits)", (-0.5, edge), "count", round_ends=False)
-    y = axis("Share of updates", (0.0, highest * 100), zero=True, ticks=4)
+    """A histogram of staleness for each run, on axes of its own; empty text without updates.
+
+    The bars end at the 99.5th percentile; the last one holds what lies beyond.
+    """
     charts = []
-    for i, (run, table) in enumerate(zip(runs, shares, strict=True)):
+    for i, run in enumerate(runs):
+        values = sorted(t.staleness for t in _fresh(run))
+        if not values:
+            charts.append("")
+            continue
+        top = max(values[int(0.995 * (len(values) - 1))], 4)
+        width = math.ceil((top + 1) / 32)
+        bins = Counter(min(v, top) // width for v in values)
+        last = top // width
         data = [
-            Bar(b * width - 0.5, (b + 1) * width - 0.5, v * 100, _staleness_hint(b, width, v))
-            for b, v in sorted(table.items())
+            Bar(
+                *(b * width - 0.5, (b + 1) * width - 0.5, 100 * n / len(values)),
+                _staleness_hint(b * width, values[-1] if b == last else (b + 1) * width - 1, n),
+            )
+            for b, n in sorted(bins.items())
         ]
-        values = [t.staleness for t in _fresh(run)]
-        mean = sum(values) / len(values) if values else 0.0
+        edges = (-0.5, (last + 1) * width - 0.5)
+        x = axis("Staleness when aggregated (commits)", edges, "count", round_ends=False)
+        y = axis("Updates, %", [bar.y for bar in data], zero=True, ticks=4)
+        mean = sum(values) / len(values)
         title = f"Staleness of the updates of {run.meta.name}"
-        note = (mean, f"mean {mean:.1f}")
-        charts.append(bars(data, x, y, title=title, index=i, note=note) if data else "")
+        charts.append(bars(data, x, y, title=title, index=i, note=(mean, f"mean {mean:.1f}")))
     return charts
 
 
@@ -165,8 +172,10 @@ def _total(run: Run, index: int, way: Callable[[TaskRecord], tuple[float, int]])
 def _reaching(
     series: Sequence[Series], target: float | None, lower: bool
 ) -> list[tuple[float, float, int]]:
-    marks = []
-    for one in series if target is not None else ():
+    marks: list[tuple[float, float, int]] = []
+    if target is None:
+        return marks
+    for one in series:
         points = zip(one.x, one.y, strict=True)
         hit = next(((x, y) for x, y in points if (y <= target if lower else y >= target)), None)
         if hit:
@@ -178,15 +187,6 @@ def _fresh(run: Run) -> list[TaskRecord]:
     return [t for t in run.tasks if t.outcome == "aggregated"]
 
 
-def _binned(counts: Counter[int], width: int) -> dict[int, float]:
-    total = counts.total()
-    bins: Counter[int] = Counter()
-    for value, n in counts.items():
-        bins[value // width] += n
-    return {b: n / total for b, n in bins.items()}
-
-
-def _staleness_hint(index: int, width: int, share: float) -> str:
-    first, last = index * width, (index + 1) * width - 1
-    span = f"{first}" if width == 1 else f"{first} to {last}"
-    return f"staleness {span}: {units.share(share)} of updates"
+def _staleness_hint(first: int, last: int, n: int) -> str:
+    span = f"{first}" if first >= last else f"{first} to {last}"
+    return f"staleness {span}: {units.count(n)} updates"

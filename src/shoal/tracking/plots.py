@@ -13,6 +13,8 @@ _COLORS = (
     *("#a87400", "#3492c9", "#6b6f76", "#7a3b12"),
 )
 _LINE = 15.0
+_TOP = 32.0
+_NAME_LIMIT = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +155,12 @@ def thinned(x: Sequence[float], y: Sequence[float], limit: int) -> list[int]:
 
 def _box(width: float, height: float, y: Axis, right: float) -> Box:
     left = 14 + 6.6 * max((len(label) for label in y.labels), default=1)
-    return Box(left, 26.0, width - left - right, height - 26.0 - 44.0)
+    return Box(left, _TOP, width - left - right, height - _TOP - 44.0)
 
 
 def _label_room(names: Sequence[str], width: float) -> float:
     longest = max((len(name) for name in names), default=0)
-    return min(28 + 6.9 * longest, width * 0.25)
+    return min(18 + 7.2 * min(longest, _NAME_LIMIT), width * 0.3)
 
 
 def _frame(box: Box, x: Axis, y: Axis) -> str:
@@ -198,9 +200,9 @@ def _upright(box: Box, x: Axis, value: float, label: str) -> str:
     at = x.at(value, box.left, box.width)
     end = at > box.left + box.width * 0.6
     return (
-        f'<line class="target" x1="{_n(at)}" x2="{_n(at)}" y1="{_n(box.top)}"'
+        f'<line class="target" x1="{_n(at)}" x2="{_n(at)}" y1="{_n(box.top - 14)}"'
         f' y2="{_n(box.bottom)}"/><text class="target-name" x="{_n(at + (-6 if end else 6))}"'
-        f' y="{_n(box.top + 9)}" text-anchor="{"end" if end else "start"}">{escape(label)}</text>'
+        f' y="{_n(box.top - 6)}" text-anchor="{"end" if end else "start"}">{escape(label)}</text>'
     )
 
 
@@ -219,35 +221,38 @@ def _path(one: Series, box: Box, x: Axis, y: Axis) -> str:
 
 
 def _direct_labels(series: Sequence[Series], box: Box, x: Axis, y: Axis) -> list[str]:
+    """Each name beside the end of its line, moved up or down where it would cover another end."""
     ends = []
     for one in series:
         finite = [(px, py) for px, py in zip(one.x, one.y, strict=True) if math.isfinite(py)]
         if finite:
             px, py = finite[-1]
-            ends.append((_up(y, py, box), x.at(px, box.left, box.width), one))
-    ends.sort(key=lambda end: end[0])
-    places = _spread([up for up, _, _ in ends], box.top, box.bottom)
-    room = int((_label_room([s.name for s in series], math.inf) - 20) / 6.6)
-    return [
-        f'<path class="leader" d="M{_n(at + 4)},{_n(up)}L{_n(box.right + 6)},{_n(place)}"'
-        f' style="stroke:{color(one.color)}"/>'
-        f'<circle cx="{_n(at)}" cy="{_n(up)}" r="3" style="fill:{color(one.color)}"/>'
-        f'<text class="name" x="{_n(box.right + 10)}" y="{_n(place)}" dy=".34em"'
-        f' style="fill:{color(one.color)}">{escape(_short(one.name, room))}</text>'
-        for (up, at, one), place in zip(ends, places, strict=True)
-    ]
+            ends.append((x.at(px, box.left, box.width), _up(y, py, box), one))
+    taken = [(at - 30, at + 6, up) for at, up, _ in ends]
+    parts = []
+    for at, up, one in sorted(ends, key=lambda end: -end[0]):
+        name = _short(one.name, _NAME_LIMIT)
+        left, right = at + 10, at + 14 + 7.2 * len(name)
+        place = _free(up, left, right, taken, box)
+        taken.append((left, right, place))
+        style = f'style="fill:{color(one.color)}"'
+        parts.append(
+            f'<circle cx="{_n(at)}" cy="{_n(up)}" r="3" {style}/>'
+            f'<text class="name" x="{_n(left)}" y="{_n(place)}" dy=".34em"'
+            f" {style}>{escape(name)}</text>"
+        )
+    return parts
 
 
-def _spread(wanted: Sequence[float], top: float, bottom: float) -> list[float]:
-    """Sorted places pushed apart by a line's height, kept between top and bottom where they fit."""
-    places: list[float] = []
-    for want in wanted:
-        places.append(max(want, places[-1] + _LINE) if places else want)
-    limit = bottom
-    for i in reversed(range(len(places))):
-        places[i] = max(min(places[i], limit), top - _LINE)
-        limit = places[i] - _LINE
-    return places
+def _free(
+    wanted: float, left: float, right: float, taken: Sequence[tuple[float, float, float]], box: Box
+) -> float:
+    """The height nearest to the wanted one at which a name covers no other."""
+    near = [at for a, b, at in taken if a < right and left < b]
+    moves = sorted((k * 4.0 for k in range(-60, 61)), key=abs)
+    inside = [wanted + m for m in moves if box.top - _LINE <= wanted + m <= box.bottom]
+    fitting = (p for p in inside if all(abs(p - at) >= _LINE for at in near))
+    return next(fitting, wanted)
 
 
 def _scale(box: Box, x: Axis, y: Axis) -> str:

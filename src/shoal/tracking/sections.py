@@ -59,7 +59,9 @@ def table(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
         for run in runs
         for note in run.notes
     )
-    hint = "The best value of a column is marked. " if len(runs) > 1 else ""
+    raced = any(s.time_to_target is not None for s in summaries)
+    among = " among the runs that reached the target" if raced else ""
+    hint = f"The best value of a column{among} is marked. " if len(runs) > 1 else ""
     return _section(
         "Summary",
         f"{hint}A client is busy from dispatch to arrival of its answer; the rest of its time "
@@ -105,7 +107,7 @@ def timelines(
     outcomes = {
         name for lane in lanes for name, n in zip(_names(), lane["counts"], strict=True) if n
     }
-    shown = {k: v for k, v in _LEGEND.items() if k in outcomes or k == "waiting"}
+    shown = {k: v for k, v in _LEGEND.items() if k in outcomes or (k == "waiting" and outcomes)}
     legend = "".join(
         f'<button data-outcome="{k}" aria-pressed="true"><span class="swatch"'
         f' style="background:var(--{k})"></span>{v}</button>'
@@ -134,7 +136,7 @@ def staleness(runs: Sequence[Run]) -> str:
     return _section(
         "Staleness of updates",
         "How many commits the model had moved on between the version that a client started from "
-        "and the aggregation of its update.",
+        "and the aggregation of its update. Each run has its own axes.",
         _grid(runs, figures.staleness(runs), "No update was aggregated."),
     )
 

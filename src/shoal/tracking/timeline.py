@@ -31,8 +31,8 @@ def timeline(run: Run, limit: int) -> dict[str, Any]:
 
     Args:
         limit: how many bars to give at most. A run with more tasks is cut into as many equal
-            spans of time per client as the limit allows, and each span becomes one bar that
-            counts its tasks by outcome and says how much of it the client was busy.
+            spans of time per client as the limit allows, and each span with tasks becomes a
+            bar that counts its tasks by outcome and says how much of it the client was busy.
 
     Returns:
         Columns of equal length: c (row), s (start), d (busy), w (waiting) in ticks; for single
@@ -87,9 +87,11 @@ def _spans(
     for t in tasks:
         groups[rows[t.client], min(int(t.started * scale / length), count - 1)].append(t)
     columns: dict[str, list[Any]] = {name: [] for name in "csdwny"}
-    for (row, _), inside in sorted(groups.items()):
+    for (row, span), inside in sorted(groups.items()):
         start = round(min(t.started for t in inside) * scale)
         stop = round(max(t.arrived for t in inside) * scale)
+        if len(inside) > 1:
+            start, stop = round(span * length), max(stop, round((span + 1) * length))
         busy = sum(t.arrived - t.started for t in inside) * scale
         stale = [t.staleness for t in inside if t.outcome == "aggregated"]
         outcomes = Counter(t.outcome for t in inside)

@@ -15,7 +15,7 @@ from shoal.errors import ModelError
 from shoal.tensors import Layout, Tensors
 
 Batch = tuple[Tensor, Tensor]
-GATHERED_BYTES = 1 << 24  # batches are cut from gathered pieces of about this size
+GATHERED_BYTES = 1 << 24  # batches are cut from pieces of about this size
 CACHED_BYTES = 1 << 30  # clients' data kept on the device, per thread
 
 
@@ -125,10 +125,14 @@ def _described(layout: Layout) -> list[str]:
 
 
 def batches(data: Batch, epochs: Iterator[NDArray[np.int64]], batch: int) -> Iterator[Batch]:
-    """Shuffled batches, cut from pieces gathered a few megabytes at a time."""
+    """Shuffled batches, cut from pieces gathered a few megabytes at a time.
+
+    Products round differently in unaligned memory, so batches that would not start at a multiple
+    of 64 bytes are gathered one by one: the bits are those of a plain loop.
+    """
     x, y = data
-    row = max(1, x.nbytes // len(x))
-    rows = batch * max(1, GATHERED_BYTES // (row * batch))
+    size = x.nbytes // len(x) * batch
+    rows = batch if size % 64 else batch * max(1, GATHERED_BYTES // max(1, size))
     for chosen in epochs:
         for part in torch.split(torch.from_numpy(chosen).to(x.device), rows):
             yield from zip(torch.split(x[part], batch), torch.split(y[part], batch), strict=True)

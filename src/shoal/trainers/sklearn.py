@@ -52,7 +52,7 @@ class PartialFit:
         if self.classes < 0 or self.classes == 1:
             raise ConfigError("classes", f"must be 0 or at least 2, got {self.classes}")
 
-    def bind(self, model: Callable[[], Any]) -> Self:
+    def bind(self, model: Callable[[], Any] | None) -> Self:
         """The same trainer for the estimator that the function makes."""
         bound = replace(self)
         object.__setattr__(bound, "model", model)
@@ -118,7 +118,7 @@ class PartialFit:
     def _estimator(self, seed: int, config: Config) -> Any:
         """A fresh estimator that has seen one blank example of each class, to have shapes."""
         if self.model is None:
-            raise ConfigError("model", "the trainer is not bound to a model: call bind()")
+            raise ConfigError("model", "bind() the trainer to a function that makes the estimator")
         estimator = self.model()
         name = type(estimator).__name__
         if not hasattr(estimator, "partial_fit") or getattr(estimator, "average", False):

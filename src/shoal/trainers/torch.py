@@ -61,7 +61,8 @@ class SGD:
         lr: learning rate.
         epochs: passes over the client's data per task.
         local_steps: minibatch steps per task, in place of epochs.
-        batch: examples per step, the last of an epoch may be fewer; 0 for all.
+        batch: examples per step, the last of an epoch may be fewer; 0 for all. Batch norm over
+            vectors needs more than one in each.
         momentum: in [0, 1).
         weight_decay: L2 strength.
         loss: function of (outputs, targets) to their mean loss: a name in `torch.nn.functional`,
@@ -101,7 +102,7 @@ class SGD:
             _loss(self.loss)
         _device(self.device)
 
-    def bind(self, model: Callable[[], nn.Module]) -> Self:
+    def bind(self, model: Callable[[], nn.Module] | None) -> Self:
         """The same trainer for the module that the function makes."""
         bound = replace(self)
         object.__setattr__(bound, "model", model)
@@ -136,7 +137,7 @@ class SGD:
         Values that become NaN or infinite are sent as they are; the server rejects them.
 
         Raises:
-            DataError: if there is no data.
+            DataError: if there is no data, or the module or loss refuses it.
             ModelError: if the model's names, shapes or type are not the module's.
         """
         _work.require_examples(data, task.client)
@@ -150,7 +151,10 @@ class SGD:
         replica.module.train()
         with seeded(replica.device, int(rng.integers(2**63))):
             for x, y in batches(replica.examples(data), _work.order(n, batch, steps, rng), batch):
-                value = loss(replica.module(x), y)
+                try:
+                    value = loss(replica.module(x), y)
+                except (ValueError, IndexError) as error:  # such as a target out of range
+                    raise DataError(f"client {task.client!r}: {error}") from error
                 value.backward()  # type: ignore[no-untyped-call]
                 step.take()
                 total += value.detach()
@@ -181,7 +185,7 @@ class SGD:
 
     def _make(self) -> Callable[[], nn.Module]:
         if self.model is None:
-            raise ConfigError("model", "the trainer is not bound to a model: call bind()")
+            raise ConfigError("model", "bind() the trainer to a function that makes the module")
         return self.model
 
     def _replica(self) -> Replica:

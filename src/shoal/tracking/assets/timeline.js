@@ -40,13 +40,14 @@ class Lane {
     this.drag = null;
     this.hover = null;
     this.listen(root);
-    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    new ResizeObserver(() => requestAnimationFrame(() => this.draw())).observe(this.canvas);
+    this.draw();
   }
 
   get left() { return this.canvas.clientWidth < 560 ? 58 : 96; }
-  get width() { return this.canvas.clientWidth - this.left - 12; }
+  get width() { return this.canvas.clientWidth - this.left - 22; }
   get rowHeight() {
-    return Math.max(2, Math.min(18, Math.round(560 / Math.max(1, this.rows.length))));
+    return Math.max(2, Math.min(18, Math.round(600 / Math.max(1, this.rows.length))));
   }
   get height() { return this.rows.length * this.rowHeight; }
   x(t) { return this.left + ((t - this.from) / (this.to - this.from)) * this.width; }
@@ -236,9 +237,13 @@ class Lane {
   drawNames(g, top) {
     g.textAlign = "right";
     g.textBaseline = "middle";
+    if (this.rowHeight < 14) g.font = g.font.replace("11.5px", "10.5px");
     const fit = (text) => {
+      // The end of a name tells clients apart.
       let name = text;
-      while (name.length > 4 && g.measureText(name).width > this.left - 14) name = `${name.slice(0, -2)}…`;
+      for (let n = text.length - 1; n > 3 && g.measureText(name).width > this.left - 12; n -= 1) {
+        name = `…${text.slice(-n)}`;
+      }
       return name;
     };
     const every = this.rowHeight >= 11;
@@ -301,7 +306,7 @@ class Lane {
   }
 }
 
-document.querySelectorAll(".lane").forEach((root) => {
+document.querySelectorAll(".lane[data-run]").forEach((root) => {
   lanes.push(new Lane(root, DATA.timelines[Number(root.dataset.run)]));
 });
 for (const button of document.querySelectorAll("[data-outcome]")) {
