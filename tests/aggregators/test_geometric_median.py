@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,7 @@ def test_the_objective_never_rises() -> None:
     for _ in range(20):
         rows = rng.standard_cauchy((7, 3))
         totals = [distance(run(GeometricMedian(passes=p), rows), rows) for p in range(1, 12)]
-        assert all(
-            after <= before + 1e-6 for before, after in zip(totals, totals[1:], strict=False)
-        )
+        assert all(b <= a + 1e-6 for a, b in pairwise(totals))
 
 
 def test_in_one_dimension_with_odd_n_it_is_the_median() -> None:

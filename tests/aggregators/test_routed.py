@@ -109,7 +109,7 @@ def test_scope_is_the_widest() -> None:
 
 def test_strangers_are_refused() -> None:
     rule, model = Routed(Mean()), Tensors.of({"w": np.zeros(2, np.float32)})
-    with pytest.raises(UpdateError, match="client 'c0' sent 'control/'"):
+    with pytest.raises(UpdateError, match="client 'c0' sent 'buffer/'"):
         fold(rule, GIVEN, model)
     for prefix in ("contrl/", "private/"):
         with pytest.raises(ConfigError, match="routes"):

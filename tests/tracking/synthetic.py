@@ -79,8 +79,8 @@ class Schedule:
             reason = {"failed": "dropped out", "rejected": "non-finite values"}.get(outcome, "")
             task = TaskRecord(
                 *(self.count, client, self.version, now, now + took, now + took, outcome, reason),
-                num_examples=steps * 10,
-                steps=steps,
+                num_examples=0 if outcome == "failed" else steps * 10,
+                steps=0 if outcome == "failed" else steps,
                 bytes_down=MODEL_BYTES,
                 bytes_up=0 if outcome == "failed" else MODEL_BYTES // 4,
                 metrics={"loss": 2.3 * math.exp(-2 * self.skill)},

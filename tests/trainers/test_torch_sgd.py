@@ -18,6 +18,15 @@ from shoal.trainers.torch import SGD
 TASK = Task(0, "c", 0)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The trainer's default, also for the loops that it is compared with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def network():
     return nn.Sequential(nn.Linear(7, 13), nn.ReLU(), nn.Linear(13, 5), nn.Tanh(), nn.Linear(5, 3))
 
@@ -393,3 +402,14 @@ def test_bad_hyperparameters_are_named():
     trainer = SGD(lr=0.1).bind(network)
     with pytest.raises(DataError, match="no examples"):
         trainer.evaluate(trainer.initial(0), data(0))
+
+
+def test_threads_are_put_back_and_do_not_change_the_default_bits():
+    torch.set_num_threads(2)
+    trainer = SGD(lr=0.1, batch=16).bind(network)
+    model = trainer.initial(0)
+    first, _ = train(trainer, model)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    second, _ = train(trainer, model)
+    assert equal(first.tensors, second.tensors)

@@ -20,7 +20,7 @@ def problem() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def descend(codec: Transform, lr: float, rounds: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """The last iterate, the optimum, and how far the virtual iterate ever was from plain descent."""
+    """The last iterate, the optimum, and how far the virtual iterate was from plain descent."""
     a, b, best = problem()
     x, states, off = np.zeros(D), [codec.init(MODEL) for _ in range(N)], 0.0
     for number in range(rounds):
@@ -46,17 +46,17 @@ def test_the_virtual_iterate_follows_gradient_descent() -> None:
 
 
 def test_it_comes_close_where_plain_top_1_stalls() -> None:
-    x, best, _ = descend(ErrorFeedback(TopK(count=1)), 0.02, 4000)
-    stalled, _, _ = descend(TopK(count=1), 0.02, 4000)
+    x, best, _ = descend(ErrorFeedback(TopK(count=1)), 0.02, 1000)
+    stalled, _, _ = descend(TopK(count=1), 0.02, 1000)
     assert np.linalg.norm(x - best) < 0.35
     assert np.linalg.norm(stalled - best) > 1.0
 
 
 def test_a_smaller_step_comes_closer() -> None:
     codec = ErrorFeedback(TopK(count=1))
-    far, best, _ = descend(codec, 0.02, 4000)
-    near, _, _ = descend(codec, 0.002, 20_000)
-    assert np.linalg.norm(near - best) < 0.2 * np.linalg.norm(far - best)
+    far, best, _ = descend(codec, 0.02, 1000)
+    near, _, _ = descend(codec, 0.004, 4000)
+    assert np.linalg.norm(near - best) < 0.4 * np.linalg.norm(far - best)
 
 
 def test_of_a_part_only_its_residual_moves() -> None:

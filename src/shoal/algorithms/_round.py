@@ -13,7 +13,7 @@ class Round:
 
     Attributes:
         number: rounds begun so far, abandoned ones included.
-        name: unique in the run.
+        name: unique in the run; also of its deadline's timer.
         goal: updates that complete it.
         places: clients that may still be invited.
         out: invited clients that have neither answered nor failed.
@@ -31,7 +31,7 @@ class Round:
 
     def opened(self, version: int, goal: int, places: int) -> "Round":
         """The next round; `version` sets it apart from those of a relay's earlier tasks."""
-        return Round(self.number + 1, f"{version}.{self.number}", goal, places)
+        return Round(self.number + 1, f"round {version}.{self.number}", goal, places)
 
     def draw(self, view: View) -> list[str]:
         """Idle clients for the free places, uniformly among those not invited before; sorted."""

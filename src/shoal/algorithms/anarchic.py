@@ -101,26 +101,30 @@ class Anarchic(Coordinator[AnarchicState]):
 
 
 def afa_cd(
-    arrivals: int = 10, *, trainer: Trainer[Any], lr: float, local_lr: float,
+    arrivals: int = 10, *, trainer: Trainer[Any], lr: float = 0.1, local_lr: float | None = None,
     min_steps: int | None = None, max_steps: int | None = None, upload: Transform[Any] = Chain(),
 ) -> Algorithm:  # fmt: skip
-    """AFA-CD, for cross-device: no memory. `local_lr` is the learning rate of the trainer."""
-    step = _step(lr, local_lr * arrivals)
+    """AFA-CD, for cross-device: no memory. `local_lr` is by default the trainer's `lr`."""
     coordinator = Anarchic(arrivals, min_steps, max_steps)
+    step = _step(lr / arrivals, local_lr, trainer)
     return Algorithm(coordinator, trainer, Sum(), upload, step, "afa_cd")
 
 
 def afa_cs(
-    arrivals: int = 10, *, clients: int, trainer: Trainer[Any], lr: float, local_lr: float,
-    min_steps: int | None = None, max_steps: int | None = None, upload: Transform[Any] = Chain(),
+    arrivals: int = 10, *, clients: int, trainer: Trainer[Any], lr: float = 0.1,
+    local_lr: float | None = None, min_steps: int | None = None, max_steps: int | None = None,
+    upload: Transform[Any] = Chain(),
 ) -> Algorithm:  # fmt: skip
     """AFA-CS, for cross-silo: the server keeps the last update of each of N `clients`."""
     coordinator = Anarchic(arrivals, min_steps, max_steps)
-    step = _step(lr, local_lr)
+    step = _step(lr, local_lr, trainer)
     return Algorithm(coordinator, trainer, Latest(clients), upload, step, "afa_cs")
 
 
-def _step(lr: float, local_lr: float) -> Scale:
+def _step(lr: float, local_lr: float | None, trainer: Trainer[Any]) -> Scale:
+    local = getattr(trainer, "lr", None) if local_lr is None else local_lr
+    if local is None:
+        raise ConfigError("local_lr", f"{type(trainer).__name__} has no lr: give it here")
     positive("lr", lr)
-    positive("local_lr", local_lr)
-    return Scale(lr / local_lr)
+    positive("local_lr", local)
+    return Scale(lr / local)

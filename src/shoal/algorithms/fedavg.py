@@ -7,7 +7,7 @@ arXiv 1602.05629; over-selection and deadlines: Bonawitz et al., 2019, arXiv 190
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, Literal
 
@@ -17,9 +17,9 @@ from shoal.algorithms._shares import check_choice, check_limits
 from shoal.algorithms._unbiased import ByExamples
 from shoal.core import Aggregator, Algorithm, Chain, Coordinator, Steps, Trainer, Transform, View
 from shoal.errors import ConfigError, fraction, positive
-from shoal.messages import DEFAULTS, Abandon, Action, Aggregate, Commit, Config, Task, Timer, Update
+from shoal.messages import Abandon, Action, Aggregate, Commit, Config, Task, Timer, Update
 
-BEGIN = "round"
+BEGIN = "next round"
 Weighting = Literal["examples", "equal"]
 
 
@@ -50,7 +50,7 @@ class FedAvg(Coordinator[Round]):
     deadline: float | None = None
     replace_failed: bool = False
     weighting: Weighting = "examples"
-    config: Config = DEFAULTS
+    config: Config = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the hyperparameters."""
@@ -136,3 +136,12 @@ def fedavg(
         "equal" if weighting == "unbiased" else weighting,
     )  # fmt: skip
     return Algorithm(rounds, trainer, aggregator, upload, optimizer, "fedavg")
+
+
+def schedule(cohort: int | None, rounds: FedAvg) -> FedAvg:
+    """The rounds of a variant of FedAvg: `rounds` with this cohort, unless it is None."""
+    if cohort is None:
+        return rounds
+    if rounds.cohort is not None:
+        raise ConfigError("cohort", "give it directly or in `rounds`, not both")
+    return replace(rounds, cohort=cohort)

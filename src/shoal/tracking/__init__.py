@@ -3,12 +3,9 @@
 from shoal.tracking.history import Meta, Run, Summary, read, summary, versions, write_meta
 from shoal.tracking.sinks import Guarded, JsonLines, Memory, Sink
 
-# Names of classes that may need an extra, so they are imported only when they are asked for.
+# What an experiment's `sinks` may name; each needs the extra of its name, so it is imported late.
 SINKS: dict[str, str] = {
-    "jsonl": "shoal.tracking.sinks:JsonLines",
-    "memory": "shoal.tracking.sinks:Memory",
     "mlflow": "shoal.tracking.mlflow:MLflow",
-    "progress": "shoal.tracking.progress:Progress",
     "tensorboard": "shoal.tracking.tensorboard:TensorBoard",
     "wandb": "shoal.tracking.wandb:WandB",
 }

@@ -81,13 +81,22 @@ def _to_target(summaries: Sequence[Summary]) -> str:
 
 def _column(spec: _Spec, summaries: Sequence[Summary]) -> Column:
     values = [float(spec.value(s)) for s in summaries]
+    texts = [spec.text(v) for v in values]
     reached = [s.time_to_target is not None for s in summaries]
-    racing = [r or not any(reached) for r in reached]
-    finite = [v for v, r in zip(values, racing, strict=True) if r and math.isfinite(v)]
-    differ = len(set(finite)) > 1 or (len(finite) == 1 and len(values) > 1)
-    cells = []
-    for value, races in zip(values, racing, strict=True):
-        beaten = spec.better is None or any(spec.better(other, value) for other in finite)
-        best = differ and races and math.isfinite(value) and not beaten
-        cells.append(Cell(spec.text(value), best))
-    return Column(spec.title, tuple(cells))
+    racing = [
+        math.isfinite(v) and (r or not any(reached)) for v, r in zip(values, reached, strict=True)
+    ]
+    # Compared as they are read: two runs at "67 %" are equally good.
+    first = ""
+    best = math.nan
+    for value, text, races in zip(values, texts, racing, strict=True):
+        if races and spec.better and (not first or spec.better(value, best)):
+            first, best = text, value
+    differ = len(set(texts)) > 1
+    return Column(
+        spec.title,
+        tuple(
+            Cell(text, differ and races and text == first)
+            for text, races in zip(texts, racing, strict=True)
+        ),
+    )

@@ -1,5 +1,8 @@
 """Curves for an MLflow tracking server: step is the version, timestamp is virtual milliseconds."""
 
+from pathlib import Path
+from typing import Self
+
 from shoal.errors import MissingExtra
 from shoal.messages import Record
 from shoal.tracking.scalars import Scalars
@@ -27,6 +30,11 @@ class MLflow:
         self._client: MlflowClient | None = None
         self._run = ""
         self._scalars = Scalars()
+
+    @classmethod
+    def of_run(cls, title: str, directory: Path) -> Self:
+        """The sink of a run, at the server that MLflow's own settings name."""
+        return cls(name=title)
 
     def write(self, record: Record) -> None:
         """Take one record; commits and evaluations make points."""

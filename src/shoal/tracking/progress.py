@@ -90,7 +90,7 @@ class Progress:
         if self._live is not None:
             self._live.stop()
         if self._open:
-            self._console.print(self._last())
+            self._console.print(self._last(), soft_wrap=not self._console.is_terminal)
 
     def _task(self, task: TaskRecord) -> None:
         self.tasks += 1
@@ -185,14 +185,14 @@ class Progress:
             result = f"{self.metric} {self.target:g} reached at {units.seconds(self.reached)}"
         now = units.metric(self.values[-1]) if self.values else units.NONE
         good = self.target is None or self.reached is not None
-        mark = Text("✓ " if good else "✗ ", style="green" if good else "yellow")
+        mark = ("✓ ", "green") if good else ("✗ ", "yellow")
         rest = (
             f"  {result}, {self.metric} {now}, {units.count(self.version)} commits, "
             f"{units.count(self.aggregated)} updates, staleness {units.decimal(self._mean())}, "
             f"↑ {units.size(self.bytes_up)} ↓ {units.size(self.bytes_down)}, "
             f"wall {units.seconds(wall)} ({units.count(speed)} updates/s)"
         )
-        return mark + Text(self.title, style="bold") + Text(rest)
+        return Text.assemble(mark, (self.title, "bold"), rest)
 
     def _mean(self) -> float:
         return self.staleness / self.aggregated if self.aggregated else 0.0

@@ -1,12 +1,15 @@
 """Where records go: the protocol, JSON lines, memory, and a guard for sinks that may fail."""
 
 import errno
+import importlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from shoal.errors import CheckpointError
+from shoal.errors import CheckpointError, ConfigError, nearest
 from shoal.messages import Record
 from shoal.tracking.codec import to_line
 
@@ -121,6 +124,72 @@ class Guarded:
             name = type(self._sink).__name__
             reason = f"{type(error).__name__}: {error}"
             self._warn(f"{name} failed and is off for the rest of this run ({reason})")
+
+
+class Followed(Protocol):
+    """What the sinks of an experiment need to know of it."""
+
+    @property
+    def title(self) -> str:
+        """What people call the run."""
+
+    @property
+    def commits(self) -> int | None:
+        """Commits after which it ends."""
+
+    @property
+    def metric(self) -> str:
+        """The metric to watch."""
+
+    @property
+    def target(self) -> float | None:
+        """The value of it that ends the run."""
+
+    @property
+    def sinks(self) -> Sequence[str]:
+        """Names in `SINKS`."""
+
+
+@contextmanager
+def opened(experiment: Followed, directory: Path) -> Iterator[tuple[Sink, ...]]:
+    """Live progress and the experiment's own sinks, all guarded, closed at the end.
+
+    Raises:
+        ConfigError: for an unknown name of a sink.
+        MissingExtra: when a sink's package is not installed.
+    """
+    from shoal.tracking.progress import Progress
+
+    progress = Progress(
+        experiment.commits, experiment.target, metric=experiment.metric, title=experiment.title
+    )
+    chosen: list[Sink] = [progress]
+    chosen += [named(name).of_run(experiment.title, directory) for name in experiment.sinks]
+    guarded = tuple(Guarded(sink, _warn) for sink in chosen)
+    try:
+        yield guarded
+    finally:
+        for sink in guarded:
+            sink.close()
+
+
+def named(name: str) -> Any:
+    """The class of a sink in `SINKS`.
+
+    Raises:
+        ConfigError: for an unknown name.
+        MissingExtra: when its package is not installed.
+    """
+    from shoal.tracking import SINKS
+
+    if name not in SINKS:
+        raise ConfigError("sinks", f"{name!r} is no sink; {nearest(name, list(SINKS))}")
+    module, _, attribute = SINKS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _warn(text: str) -> None:
+    print(f"shoal: {text}", file=sys.stderr)
 
 
 def _truncate(path: Path, keep: int) -> None:

@@ -19,8 +19,8 @@ def by_speed(run: Run) -> list[str]:
     """All clients, fastest first: by their median seconds per local step; unknown ones last."""
     times: defaultdict[str, list[float]] = defaultdict(list)
     for task in run.tasks:
-        if task.outcome in ("aggregated", "discarded", "rejected"):
-            times[task.client].append((task.arrived - task.started) / max(1, task.steps))
+        if task.steps > 0:  # else it failed on the way: how long that took says nothing
+            times[task.client].append((task.arrived - task.started) / task.steps)
     pace = {client: median(values) for client, values in times.items()}
     everyone = run.present.keys() | pace.keys()
     return sorted(everyone, key=lambda c: (pace.get(c, math.inf), c))

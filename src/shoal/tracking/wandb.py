@@ -1,6 +1,8 @@
 """Curves for Weights & Biases, over version (its step metric) with virtual time beside it."""
 
-from typing import Any
+import os
+from pathlib import Path
+from typing import Any, Self
 
 from shoal.errors import MissingExtra
 from shoal.messages import Record
@@ -31,6 +33,13 @@ class WandB:
         self.directory = directory
         self._run: Any = None
         self._scalars = Scalars()
+
+    @classmethod
+    def of_run(cls, title: str, directory: Path) -> Self:
+        """The sink of a run, in the mode that `WANDB_MODE` names."""
+        return cls(
+            name=title, mode=os.environ.get("WANDB_MODE", "online"), directory=str(directory)
+        )
 
     def write(self, record: Record) -> None:
         """Take one record; commits and evaluations make points."""

@@ -138,6 +138,20 @@ def batches(data: Batch, epochs: Iterator[NDArray[np.int64]], batch: int) -> Ite
             yield from zip(torch.split(x[part], batch), torch.split(y[part], batch), strict=True)
 
 
+@contextmanager
+def limited(threads: int) -> Iterator[None]:
+    """Let torch use so many CPU threads for an operation; put back the former number."""
+    before = torch.get_num_threads()
+    if before == threads:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 _RANDOM = threading.Lock()
 _forks: dict[torch.device, tuple[int, Tensor]] = {}  # by device: users, state to put back
 

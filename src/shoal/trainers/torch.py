@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise MissingExtra("torch", "torch") from error
 
-from shoal.trainers._replica import Replica, batches, seeded
+from shoal.trainers._replica import Replica, batches, limited, seeded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 FROZEN_SEED = 0  # parameters that do not travel must be the same on every machine
@@ -70,6 +70,8 @@ class SGD:
         rule: the step rule.
         device: a torch device; "auto" is CUDA where there is one, else the CPU.
         clip: largest norm of the loss gradient; None for any.
+        threads: of torch, while training on the CPU: the bits depend on it, and small models are
+            fastest with one.
     """
 
     lr: float
@@ -82,6 +84,7 @@ class SGD:
     rule: StepRule[Any] = PLAIN
     device: str = "auto"
     clip: float | None = None
+    threads: int = 1
     model: Callable[[], nn.Module] | None = field(
         default=None, init=False, compare=False, repr=False
     )
@@ -98,6 +101,7 @@ class SGD:
             raise ConfigError("momentum", "must be 0 with ControlVariate")
         if self.clip is not None:
             positive("clip", self.clip)
+        positive("threads", self.threads)
         if ":" not in self.loss:  # others are looked up when they are needed
             _loss(self.loss)
         _device(self.device)
@@ -149,7 +153,7 @@ class SGD:
         step = _Step(self, rule, lr, replica, rule.begin(model, state))
         loss, total = _loss(self.loss), torch.zeros((), device=replica.device)
         replica.module.train()
-        with seeded(replica.device, int(rng.integers(2**63))):
+        with limited(self.threads), seeded(replica.device, int(rng.integers(2**63))):
             for x, y in batches(replica.examples(data), _work.order(n, batch, steps, rng), batch):
                 try:
                     value = loss(replica.module(x), y)
@@ -172,7 +176,7 @@ class SGD:
         replica.module.eval()
         loss, total, right, targets = _loss(self.loss), 0.0, 0, 0
         x, y = replica.examples(data)
-        with torch.inference_mode():
+        with limited(self.threads), torch.inference_mode():
             for at in range(0, len(x), EVALUATION_ROWS):
                 rows, wanted = x[at : at + EVALUATION_ROWS], y[at : at + EVALUATION_ROWS]
                 out = replica.module(rows.clone())  # cloned: the same memory alignment every time
