@@ -200,7 +200,7 @@ def test_a_client_that_leaves_fails_its_task_first() -> None:
         (Payload(Tensors.of({"y": np.zeros(1)}), 1), "without x and with unknown y"),
         (Payload(Tensors.of({"x": np.zeros(2)}), 1), "x has shape"),
         (Payload(Tensors.of({"x": np.zeros(1, np.float32)}), 1), "dtype float32"),
-        (Payload(MODEL, 0), "0 examples"),
+        (Payload(MODEL, 0), "num_examples is 0"),
         (Payload(MODEL, 1, kind="gradient"), "'gradient'"),
     ],
 )

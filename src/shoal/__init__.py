@@ -1,91 +1,12 @@
 """Shoal: a federated-learning engine.
 
 One experiment runs unchanged in a virtual-time simulator, behind a server, and on a cluster.
-`import shoal` needs NumPy alone; a name is imported from its module when it is first used.
+`import shoal` needs NumPy alone; a name is imported from its module when it is first used. Type
+checkers read `__init__.pyi`, which lists the same names.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from shoal import data, testing
-    from shoal.aggregators import GeometricMedian, Krum, Mean, Median, Routed, Sum, TrimmedMean
-    from shoal.algorithms import (
-        afa_cd,
-        afa_cs,
-        fedadagrad,
-        fedadam,
-        fedasync,
-        fedavg,
-        fedavgm,
-        fedbuff,
-        fedcompass,
-        fedfix,
-        fedprox,
-        fedsgd,
-        fedyogi,
-        scaffold,
-    )
-    from shoal.combinators import evaluate_every, relay, until
-    from shoal.core import (
-        Aggregator,
-        Algorithm,
-        Chain,
-        Context,
-        Coordinator,
-        Examples,
-        StepRule,
-        Trainer,
-        Transform,
-        View,
-        chain,
-    )
-    from shoal.errors import ConfigError, ShoalError
-    from shoal.experiment import Experiment, Relays, from_toml, to_toml
-    from shoal.messages import (
-        Abandon,
-        Action,
-        Aggregate,
-        Cancel,
-        Commit,
-        Discard,
-        Dispatch,
-        Evaluate,
-        Payload,
-        Send,
-        Stop,
-        Task,
-        Timer,
-        Update,
-    )
-    from shoal.rules import ControlVariate, Proximal
-    from shoal.runner import execute, replay, resume, simulate
-    from shoal.simulation import (
-        Constant,
-        Devices,
-        Exponential,
-        LogNormal,
-        Normal,
-        OnOff,
-        Trace,
-        TraceAvailability,
-        Uniform,
-    )
-    from shoal.tensors import Tensors
-    from shoal.trainers import numpy, sklearn, torch
-    from shoal.transforms import (
-        Adagrad,
-        Adam,
-        Clip,
-        ErrorFeedback,
-        Momentum,
-        Noise,
-        On,
-        Quantize,
-        Scale,
-        TopK,
-        Yogi,
-    )
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -125,7 +46,7 @@ _NAMES = {
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [*_MODULES, *_HOMES]  # noqa: PLE0604 - one list, not two
+__all__ = [*_MODULES, *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -80,8 +80,9 @@ def load(directory: Path) -> Loaded:
         try:
             state, store = _read(path)
         except (OSError, ValueError, KeyError, TypeError, ModelError) as error:
-            notes.append(f"checkpoint {path.name} is damaged ({error}); using the one before it")
+            notes.append(f"checkpoint {path.name} is damaged ({error})")
         else:
+            notes += [f"using {path.name} instead"] if notes else []
             return Loaded(path, state, store, tuple(notes))
     reasons = "; ".join(notes) or "there is none"
     raise CheckpointError(f"no usable checkpoint in {directory}: {reasons}")

@@ -266,11 +266,11 @@ def _show_toml(experiments: list[Any]) -> int:
 
 
 def _show_data(experiment: Any, path: Path) -> int:
-    from shoal.data import plot
+    from shoal.data.describe import labels, plot, table
     from shoal.tracking.tables import partition_table, show
 
     federation = experiment.data.load(experiment.seed)
-    show(partition_table(federation))
+    show(partition_table(labels(federation), table(federation)))
     path.write_text(plot(federation), "utf-8")
     print(f"plot: {path}")
     return 0
@@ -295,3 +295,7 @@ def _present(paths: Sequence[Path], report_path: Path) -> int:
     report(runs, report_path)
     print(f"report: {report_path}")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,7 +41,7 @@ def encode(value: Any, hint: Any = Any, *, full: bool = False, path: str = "") -
 
 def _encode_dataclass(value: Any, hint: Any, full: bool, path: str) -> dict[str, Any]:
     cls = type(value)
-    table: dict[str, Any] = {} if hint is cls else {"kind": name_of(cls, hint)}
+    table: dict[str, Any] = {} if hint is cls and not scope(hint) else {"kind": name_of(cls, hint)}
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         own = getattr(value, field.name)
@@ -108,10 +108,10 @@ def _call(target: Callable[..., Any], data: Mapping[str, Any], path: str) -> Any
         if name not in parameters:
             problem = f"unknown key; {nearest(name, list(parameters))}"
             raise ConfigError(_join(path, name), problem)
+    values = {k: decode(hints.get(k, Any), v, _join(path, k)) for k, v in arguments.items()}
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise ConfigError(_join(path, name), "missing")
-    values = {k: decode(hints.get(k, Any), v, _join(path, k)) for k, v in arguments.items()}
     try:
         return target(**values)
     except ConfigError as error:

@@ -136,12 +136,13 @@ class Quantized(Encoded):
         return int(self.codes.size)
 
     def dense(self) -> Array:
-        """The values, decoded: shape (size,)."""
+        """The values, decoded: shape (size,); infinite where scale and code overflow."""
         out = self.codes.astype(self.scales.dtype)
         whole = out.size // self.block * self.block
-        out[:whole].reshape(-1, self.block)[...] *= self.scales[: whole // self.block, None]
-        if whole < out.size:
-            out[whole:] *= self.scales[-1]
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[:whole].reshape(-1, self.block)[...] *= self.scales[: whole // self.block, None]
+            if whole < out.size:
+                out[whole:] *= self.scales[-1]
         return out
 
     def parts(self) -> Mapping[str, Array | Encoded]:

@@ -103,6 +103,7 @@ class Experiment:
 class Built:
     """An experiment made real: a node, the transport that drives it, and its data."""
 
+    experiment: Experiment
     node: Node
     transport: Simulator | Threads | Tree
     federation: Federation
@@ -141,7 +142,7 @@ def build(experiment: Experiment) -> Built:
         transport = Simulator(
             algorithm, federation, experiment.devices, evaluate=evaluate, seed=experiment.seed
         )
-    return Built(node, transport, federation, algorithm)
+    return Built(experiment, node, transport, federation, algorithm)
 
 
 def _limited(experiment: Experiment) -> Coordinator[Any]:

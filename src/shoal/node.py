@@ -69,7 +69,8 @@ class Node:
         self.timers: dict[str, float] = {}
         self.parent: m.Task | None = None
         self.base = model
-        self.examples = self.steps = 0  # folded since the parent's task, for a relay
+        # (examples, steps) for a relay's answer: committed since its task, and folded since then.
+        self.committed = self.folded = (0, 0)
         self.recent: deque[m.Event] = deque(maxlen=12)
         self._view = View(self)
         self._sizes: tuple[Tensors | None, int] = (None, 0)
@@ -120,7 +121,7 @@ class Node:
 
     def _given(self, given: ex.Given) -> None:
         self.parent, self.base = given.task, given.model
-        self.examples = self.steps = 0
+        self.committed = self.folded = (0, 0)
         self.plane.start(given.model, self.version)
         self._begin(ex.Begin())
 
@@ -267,8 +268,8 @@ class Node:
     def _aggregate(self, action: m.Aggregate) -> None:
         held = self._release(action.update)
         self.plane.fold(action.update, action.weight, held.update.client)
-        self.examples += held.update.num_examples
-        self.steps += held.update.steps
+        examples, steps = self.folded
+        self.folded = (examples + held.update.num_examples, steps + held.update.steps)
         self._end(held.task, "aggregated", "", held.nbytes, held, action.weight)
 
     def _discard(self, action: m.Discard) -> None:
@@ -283,26 +284,31 @@ class Node:
         return held
 
     def _commit(self, action: m.Commit) -> None:
-        folded = self.plane.folded
+        updates = self.plane.folded
         model = self.plane.commit()
         self.version += 1
+        (examples, steps), (more_examples, more_steps) = self.committed, self.folded
+        self.committed, self.folded = (examples + more_examples, steps + more_steps), (0, 0)
         if not model.finite():
             raise ModelError(
                 f"the model became non-finite at version {self.version}: lower the server's "
                 "learning rate, or clip updates"
             )
         busy = len(self.tasks) + len(self.cancelled)
-        record = m.CommitRecord(self.now, self.version, folded, busy, len(self.clients))
+        record = m.CommitRecord(self.now, self.version, updates, busy, len(self.clients))
         self._effects.append(record)
 
     def _abandon(self, action: m.Abandon) -> None:
         self.plane.abandon()
+        self.folded = (0, 0)
 
     def _send(self, action: m.Send) -> None:
         if self.parent is None:
             raise ProtocolError("only a relay can send: this node has no parent's task")
-        delta = difference(self.plane.model, self.base)
-        payload = m.Payload(delta, max(self.examples, 1), max(self.steps, 1))
+        kind, model = str(self.parent.config.get("payload", "delta")), self.plane.model
+        tensors = model if kind == "model" else difference(model, self.base)
+        examples, steps = self.committed
+        payload = m.Payload(tensors, max(examples, 1), max(steps, 1), kind)
         self._effects.append(ex.Deliver(self.parent, payload))
         self.parent = None
         for name in [name for name in self.timers if name.startswith(TIMER)]:

@@ -69,8 +69,10 @@ def decode(hint: Any, data: Any, store: Store | None = None, *, path: str = "", 
     """
     if _is_reference(data):
         return _fetch(hint, data, store, path)
-    hint = _resolved(hint, data, like)
+    hint = type(None) if hint is None else _resolved(hint, data, like)
     base = typing.get_origin(hint) or hint
+    if base is Any:  # before the tests for classes: from Python 3.11 on it is one
+        return _untyped(data, store, path)
     if base in (typing.Union, types.UnionType):
         return _union(typing.get_args(hint), data, store, path, like)
     if isinstance(base, type) and dataclasses.is_dataclass(base):
@@ -79,8 +81,6 @@ def decode(hint: Any, data: Any, store: Store | None = None, *, path: str = "", 
         return _mapping(hint, data, store, path, like)
     if base in _SEQUENCES:
         return _sequence(hint, base, data, store, path, like)
-    if base is Any:
-        return _untyped(data, store, path)
     return _scalar(base, data, path, typing.get_args(hint))
 
 
@@ -277,7 +277,7 @@ def _accepts(hint: Any, found: Any) -> bool:
     base = typing.get_origin(hint) or hint
     if base in (typing.Union, types.UnionType):
         return any(_accepts(kind, found) for kind in typing.get_args(hint))
-    open_ended = not isinstance(base, type) or _is_protocol(base)
+    open_ended = base is Any or not isinstance(base, type) or _is_protocol(base)
     return open_ended or isinstance(found, base)
 
 

@@ -16,7 +16,7 @@ from shoal.messages import CommitRecord, EvaluationRecord, Record
 from shoal.node import Node
 from shoal.plain import Store
 from shoal.tensors import equal
-from shoal.tracking import JsonLines, Meta, Sink, versions, write_meta
+from shoal.tracking import JsonLines, Meta, Sink, read, versions, write_meta
 from shoal.transports import Transport, run, steps
 
 RECORDS, MODEL, CHECKPOINTS = "records.jsonl", "model.safetensors", "checkpoints"
@@ -97,7 +97,7 @@ def execute(
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"cannot make {directory}: {error.strerror}") from error
-    return _drive(experiment, built, directory, sinks, stop, 0, ())
+    return _drive(_meta(experiment, built), built, directory, sinks, stop, 0, ())
 
 
 def resume(
@@ -116,7 +116,12 @@ def resume(
     for name, size in loaded.state["logs"].items():
         _truncate(directory / name, size)
     kept = loaded.state["records"]
-    return _drive(experiment, built, directory, sinks, stop, kept, loaded.notes)
+    before = read(directory)
+    for record in before.records[:kept]:
+        for sink in sinks:
+            sink.write(record)
+    meta = replace(before.meta, status="running")
+    return _drive(meta, built, directory, sinks, stop, kept, loaded.notes)
 
 
 def replay(directory: Path) -> Node:
@@ -153,7 +158,7 @@ def read_experiment(directory: Path) -> Experiment:
 
 
 def _drive(
-    experiment: Experiment,
+    meta: Meta,
     built: Built,
     directory: Path,
     sinks: Sequence[Sink],
@@ -161,7 +166,7 @@ def _drive(
     kept: int,
     notes: tuple[str, ...],
 ) -> Outcome:
-    meta = _meta(experiment, built)
+    experiment = built.experiment
     write_meta(directory, meta)
     began = time.monotonic()
     lines = JsonLines(directory / RECORDS, keep=kept)
@@ -187,7 +192,7 @@ def _drive(
         transport.close()
         for sink in every:
             sink.close()
-        seconds = time.monotonic() - began
+        seconds = meta.wall_seconds + time.monotonic() - began
         write_meta(directory, replace(meta, wall_seconds=seconds, status=status))
     return Outcome(directory, status, notes)
 

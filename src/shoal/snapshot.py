@@ -27,8 +27,8 @@ class NodeState:
     timers: dict[str, float]
     parent: Task | None
     base: Tensors
-    examples: int
-    steps: int
+    committed: tuple[int, int]
+    folded: tuple[int, int]
     state: Any
     plane: Any
 
@@ -38,7 +38,7 @@ def save(node: Node, store: Store, path: str) -> Any:
     state = NodeState(
         node.now, node.version, node.started, node.stopped, node.evaluating, node.next_id,
         node.clients, node.tasks, node.cancelled, node.held, node.numbers, node.timers,
-        node.parent, node.base, node.examples, node.steps, node.state, node.plane.snapshot(),
+        node.parent, node.base, node.committed, node.folded, node.state, node.plane.snapshot(),
     )  # fmt: skip
     return encode(state, store, path)
 
@@ -46,7 +46,7 @@ def save(node: Node, store: Store, path: str) -> Any:
 def restore(node: Node, data: Any, store: Store) -> None:
     """Give a fresh node of the same algorithm and model layout a saved state."""
     like = NodeState(
-        0.0, 0, False, None, 0, 0, [], {}, {}, {}, {}, {}, None, node.base, 0, 0,
+        0.0, 0, False, None, 0, 0, [], {}, {}, {}, {}, {}, None, node.base, (0, 0), (0, 0),
         node.coordinator.init(), node.plane.snapshot(),
     )  # fmt: skip
     saved: NodeState = decode(NodeState, data, store, path="node", like=like)
@@ -55,6 +55,6 @@ def restore(node: Node, data: Any, store: Store) -> None:
     node.idle = [client for client in saved.clients if client not in busy]
     for name in (
         "now", "version", "started", "stopped", "evaluating", "next_id", "clients", "tasks",
-        "cancelled", "held", "numbers", "timers", "parent", "base", "examples", "steps", "state",
+        "cancelled", "held", "numbers", "timers", "parent", "base", "committed", "folded", "state",
     ):  # fmt: skip
         setattr(node, name, getattr(saved, name))

@@ -47,8 +47,9 @@ def dump(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
     spec = _spec(tensors)
     header = _header.__wrapped__(spec, tuple(metadata.items())) if metadata else _header(spec)
     buffers = [tensors.flat, *(tensors.groups[prefix].flat for prefix, _, _ in spec[1:])]
-    values = [np.ascontiguousarray(array).data for flat in buffers for array in _arrays(flat)]
-    return b"".join([header, *values])
+    arrays = [np.ascontiguousarray(array) for flat in buffers for array in _arrays(flat)]
+    arrays.sort(key=lambda array: -array.itemsize)  # as in the header
+    return b"".join([header, *(array.data for array in arrays)])
 
 
 def size(tensors: Tensors) -> int:
@@ -148,7 +149,7 @@ def _header(spec: Spec, metadata: tuple[tuple[str, str], ...] = ()) -> bytes:
         raise ModelError(f"metadata must be strings under other names than {_OURS!r}")
     if described:
         texts[_OURS] = json.dumps(described, separators=(",", ":"), ensure_ascii=False)
-    table = ({_META: texts} if texts else {}) | writer.entries
+    table = ({_META: texts} if texts else {}) | writer.placed()
     try:
         body = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -163,15 +164,26 @@ class _Writer:
     """Collects the header's entries, one buffer after the other."""
 
     def __init__(self) -> None:
-        self.entries: dict[str, Any] = {}
-        self._at = 0
+        self._found: dict[str, tuple[np.dtype[Any], Shape]] = {}
 
     def put(self, name: str, dtype: np.dtype[Any], shape: Shape) -> None:
-        if name == _META or name in self.entries:
+        if name == _META or name in self._found:
             raise ModelError(f"{name!r} cannot be the name of (another) tensor")
-        start, self._at = self._at, self._at + prod(shape) * dtype.itemsize
-        kind = _dtype_name(dtype, name)
-        self.entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, self._at]}
+        _dtype_name(dtype, name)
+        self._found[name] = dtype, shape
+
+    def placed(self) -> dict[str, Any]:
+        """The entries in the order of the names; in the file the widest dtypes come first.
+
+        So each buffer is aligned, and can be used where it lies.
+        """
+        offsets, at = {}, 0
+        for name, (dtype, shape) in sorted(self._found.items(), key=lambda e: -e[1][0].itemsize):
+            offsets[name] = [at, at := at + prod(shape) * dtype.itemsize]
+        return {
+            name: {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": offsets[name]}
+            for name, (dtype, shape) in self._found.items()
+        }
 
     def tree(self, form: Form, path: str, depth: int = 1) -> dict[str, Any] | None:
         """Puts the parts of an encoded buffer; describes how they belong together."""

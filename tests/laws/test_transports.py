@@ -84,4 +84,4 @@ def test_threads_raise_the_errors_of_user_code() -> None:
 
     algorithm = al.fedavg(None, trainer=Broken(lr=0.1))
     with pytest.raises(RuntimeError, match="a bug in the trainer"):
-        run(algorithm, Threads(algorithm, q3()), 2)
+        run(algorithm, Threads(algorithm, q3(), evaluate=_loss), 2)

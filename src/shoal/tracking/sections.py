@@ -49,7 +49,8 @@ def table(runs: Sequence[Run], summaries: Sequence[Summary]) -> str:
             f"<span>{escape(c.cells[i].text)}</span></td>"
             for c in found
         )
-        sub = run.meta.algorithm if run.meta.algorithm != run.meta.name else ""
+        known = run.meta.algorithm.lower() in run.meta.name.lower()
+        sub = "" if known else run.meta.algorithm
         status = "" if run.meta.status == "done" else run.meta.status
         extra = " · ".join(part for part in (sub, status) if part)
         below = f'<span class="sub">{escape(extra)}</span>' if extra else ""

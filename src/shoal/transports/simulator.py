@@ -114,6 +114,7 @@ class Simulator:
         self._sequence = 0
         self._pending: dict[int, tuple[Task, Tensors]] = {}
         self._busy: dict[str, int] = {}
+        self._trained_states: dict[str, ClientState] = {}  # whose upload is on the way
         for client in sorted(clients):
             first = world.next_switch(seed, client, 0, 0.0)
             if first is None or first[1] is False:
@@ -194,7 +195,7 @@ class Simulator:
         client = task.client
         state = self.store.get(client)
         payload, state = work(self.algorithm, task, model, self.clients[client], state, self.seed)
-        self.store.put(client, state)
+        self._trained_states[client] = state
         nbytes = wire.size(payload.tensors)
         answer = ex.Push(task_id, client, payload, nbytes)
         seconds = self.world.upload_seconds(self.seed, client, nbytes)
@@ -207,6 +208,10 @@ class Simulator:
         if self._busy.get(answer.client) != answer.task:
             return None  # overtaken: the client left, or was given other work
         del self._busy[answer.client]
+        state = self._trained_states.pop(answer.client, None)
+        if state is not None and type(answer) is ex.Push:
+            # Only now: what the server never got must not count on the client either.
+            self.store.put(answer.client, state)
         return answer
 
     def _switched(self, switch: Switch) -> ex.Input:
@@ -217,6 +222,7 @@ class Simulator:
         if switch.online:
             return ex.Join(client)
         task = self._busy.pop(client, None)
+        self._trained_states.pop(client, None)
         if task is not None:
             self._pending.pop(task, None)
         return ex.Leave(client)
@@ -243,6 +249,7 @@ class Simulator:
             "models": encode(models, store, f"{path}.models"),
             "pending": pending,
             "clients": encode(dict(self.store.items()), store, f"{path}.clients"),
+            "trained": encode(self._trained_states, store, f"{path}.trained"),
         }
 
     def restore(self, data: Any, store: Store, node: Node) -> None:
@@ -258,6 +265,10 @@ class Simulator:
         self._pending = {task.id: (task, models[at]) for task, at in tasks}
         self.store.clear()
         like = {"": fresh(self.algorithm, node.model)}
-        found = decode(Mapping[str, ClientState], data["clients"], store, path="clients", like=like)
-        for client, state in found.items():
+        kept, trained = (
+            decode(Mapping[str, ClientState], data[name], store, path=name, like=like)
+            for name in ("clients", "trained")
+        )
+        self._trained_states = dict(trained)
+        for client, state in kept.items():
             self.store.put(client, state)
