@@ -1,4 +1,4 @@
-"""Handwritten digits over 60 unequal clients with skewed classes, in virtual time.
+"""Handwritten digits over 50 unequal clients with skewed classes, in virtual time.
 
     shoal run examples/digits.py:compare     four algorithms, two kinds of unequal speed
     shoal run examples/digits.py:hello       FedAvg alone
@@ -13,7 +13,7 @@ from torch import nn
 import shoal
 
 TARGET = 0.90
-CLIENTS = 60
+CLIENTS = 50
 
 
 def model() -> nn.Module:
@@ -37,14 +37,14 @@ def hello() -> shoal.Experiment:
         data=shoal.data.digits(
             clients=CLIENTS, partition=shoal.data.dirichlet(alpha=0.3), image=True
         ),
-        algorithm=shoal.fedavg(10, trainer=shoal.torch.SGD(lr=0.1, local_steps=20, batch=16)),
+        algorithm=shoal.fedavg(10, trainer=shoal.torch.SGD(lr=0.2, local_steps=20, batch=16)),
         devices=shoal.Devices(
-            speed=shoal.LogNormal(median=0.05, sigma=1.0),  # seconds per local step
+            speed=shoal.LogNormal(median=0.05, sigma=0.6),  # seconds per local step
             down=shoal.LogNormal(median=1e6, sigma=0.5),  # bytes per second
             up=shoal.LogNormal(median=2.5e5, sigma=0.5),
             jitter=0.1,
         ),
-        commits=400,
+        commits=1000,
         target=TARGET,
         evaluate_every=1,
         name="FedAvg",
@@ -53,16 +53,16 @@ def hello() -> shoal.Experiment:
 
 def compare() -> list[shoal.Experiment]:
     """The same clients under four algorithms, with log-normal and with exponential speeds."""
-    trainer = shoal.torch.SGD(lr=0.1, local_steps=20, batch=16)
+    trainer = shoal.torch.SGD(lr=0.2, local_steps=20, batch=16)
     algorithms = {
         "FedAvg": shoal.fedavg(10, trainer=trainer),
-        "FedBuff": shoal.fedbuff(5, concurrency=20, trainer=trainer),
-        "FedAsync": shoal.fedasync(alpha=0.6, concurrency=20, trainer=trainer),
-        "FedCompass": shoal.fedcompass(q_min=10, q_max=50, trainer=trainer),
+        "FedBuff": shoal.fedbuff(10, trainer=trainer),
+        "FedAsync": shoal.fedasync(alpha=0.6, trainer=trainer),
+        "FedCompass": shoal.fedcompass(min_steps=8, max_steps=40, trainer=trainer),
     }
     speeds = {
-        "log-normal": shoal.LogNormal(median=0.05, sigma=1.0),
-        "exponential": shoal.Exponential(mean=0.08),
+        "log-normal": shoal.LogNormal(median=0.05, sigma=0.6),
+        "exponential": shoal.Exponential(mean=0.06),
     }
     base = hello()
     return [

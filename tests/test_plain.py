@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Generic, Literal, Optional, Protocol, TypeVar
+from typing import Any, Literal, Optional
 
 import numpy as np
 import pytest
@@ -16,12 +16,9 @@ from hypothesis import strategies as st
 
 from shoal import wire
 from shoal.encoded import Array, Quantized, Sparse
-from shoal.errors import ConfigError, positive
+from shoal.errors import positive
 from shoal.plain import Store, decode, encode, same
 from shoal.tensors import Tensors
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,23 +30,6 @@ class Coordinator:
 
     def __post_init__(self) -> None:
         positive("cohort", self.cohort)
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """Nested hyperparameters."""
-
-    coordinator: Coordinator
-    others: tuple[Coordinator, ...] = ()
-    named: Mapping[str, Coordinator] = field(default_factory=dict)
-    kind: Literal["sync", "async", 3] = "sync"
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """The outermost."""
-
-    algorithm: Algorithm
 
 
 @dataclass(frozen=True)
@@ -218,258 +198,6 @@ def test_encoded_tensors_stay_encoded():
     assert (
         back == value and isinstance(back.flat, Sparse) and isinstance(back.flat.values, Quantized)
     )
-
-
-# Types that only an example tells.
-
-
-@dataclass(frozen=True)
-class Slots:
-    """State of one thing."""
-
-    m: Tensors
-    step: int
-
-
-@dataclass(frozen=True)
-class Wrapped(Generic[S]):
-    """State around a state."""
-
-    inner: S
-    extra: Any = None
-
-
-@dataclass(frozen=True)
-class Two(Generic[S, T]):
-    """State of two."""
-
-    left: S
-    right: tuple[T, ...]
-    maybe: T | None = None
-
-
-class Rule(Protocol):
-    """Declared by what it does."""
-
-    def act(self) -> int:
-        """Act."""
-
-
-class Base:
-    """Declared by a base class that is no dataclass."""
-
-
-@dataclass(frozen=True)
-class Concrete(Base):
-    """What stands in a field declared as `Rule` or `Base`."""
-
-    size: int = 1
-
-    def act(self) -> int:
-        return self.size
-
-
-@dataclass(frozen=True)
-class Bigger(Coordinator):
-    """A subclass with a field of its own."""
-
-    extra: int = 0
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Fields of open types."""
-
-    rule: Rule
-    base: Base
-    coordinator: Coordinator
-
-
-def slots(step: int = 1) -> Slots:
-    return Slots(Tensors.of({"w": np.full(2, step, np.float32)}), step)
-
-
-@pytest.mark.parametrize(
-    ("hint", "value", "like"),
-    [
-        (Any, slots(3), slots()),
-        (S, slots(3), slots()),
-        (Wrapped, Wrapped(slots(3)), Wrapped(slots())),
-        (Wrapped[Any], Wrapped(Wrapped(slots(3))), Wrapped(Wrapped(slots()))),
-        (Wrapped[Slots], Wrapped(slots(3)), None),
-        (Wrapped[Wrapped[Slots]], Wrapped(Wrapped(slots(3))), None),
-        (Two[int, Slots], Two(1, (slots(2), slots(3)), slots(4)), None),
-        (Any, (slots(3), None, (slots(4),), 5), (slots(), None, (slots(),), 0)),
-        (Any, {"a": slots(3), "b": slots(4)}, {"": slots()}),
-        (Any, {"a": slots(3), "b": (slots(4), 1)}, {"a": slots(), "b": (slots(), 0)}),
-        (dict[int, Any], {1: slots(3)}, {0: slots()}),
-        (tuple[Any, ...], (slots(1), slots(2), slots(3)), (slots(),)),
-        (Any, [slots(1)], [slots(), slots()]),
-        (Any, {1, 2}, set()),
-        (Any, frozenset(), frozenset({1})),
-        (Any, None, slots()),
-        (Any, 0.5, 0),
-        (Any, slots().m, Tensors.of({})),
-        (Any | None, slots(3), slots()),
-        (Slots | Coordinator, Coordinator(3), Coordinator()),
-        (Coordinator | Bigger, Bigger(3, 0.5, 0), Bigger()),
-        (Coordinator, Bigger(3, 0.5, 7), Bigger()),
-        (
-            Holder,
-            Holder(Concrete(2), Concrete(3), Bigger(4)),
-            Holder(Concrete(), Concrete(), Bigger()),
-        ),
-    ],
-)
-def test_examples_tell_open_types(hint, value, like):
-    back = through_json(value, hint, like)
-    assert type(back) is type(value) and same(value, back)
-    if not isinstance(value, set | frozenset):
-        assert repr(back) == repr(value)
-
-
-def test_without_an_example_tensors_are_found_in_untyped_data():
-    t = Tensors.of({"w": np.ones(2)})
-    back = through_json({"a": [t, np.arange(3)], 1: {"b": t}}, Any)
-    assert back["a"][0] == t and back["a"][1].tolist() == [0, 1, 2] and back[1]["b"] == t
-
-
-def test_keys_get_their_own_store_paths():
-    t = [Tensors.of({"w": float(i)}) for i in range(4)]
-    value = {"a": {"b": t[0]}, "a.b": t[1], 1: t[2], "1": t[3]}
-    back = through_json(value, Any)
-    assert [back["a"]["b"], back["a.b"], back[1], back["1"]] == t
-
-
-# What does not fit is named.
-
-GOOD = {"algorithm": {"coordinator": {"cohort": 3}}}
-
-
-def experiment(**changes: Any) -> dict[str, Any]:
-    return {"algorithm": {"coordinator": {"cohort": 3}} | changes}
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (experiment(coordinator={"cohort": "x"}),
-         "algorithm.coordinator.cohort: expected int, got str 'x'"),
-        (experiment(coordinator={"cohort": True}),
-         "algorithm.coordinator.cohort: expected int, got bool True"),
-        (experiment(coordinator={"cohort": 3.0}),
-         "algorithm.coordinator.cohort: expected int, got float 3.0"),
-        (experiment(coordinator={"rate": "x"}),
-         "algorithm.coordinator.rate: expected float, got str 'x'"),
-        (experiment(coordinator={"rate": True}),
-         "algorithm.coordinator.rate: expected float, got bool True"),
-        (experiment(coordinator={"rate": 10**400}),
-         "algorithm.coordinator.rate: expected float, got int 1000"),
-        (experiment(coordinator={"cohrt": 3}),
-         "algorithm.coordinator.cohrt: unknown key; did you mean cohort, rate?"),
-        (experiment(coordinator={"zzzzzz": 3}),
-         "algorithm.coordinator.zzzzzz: unknown key; known: cohort, rate"),
-        (experiment(coordinator={1: 3}), "algorithm.coordinator.1: unknown key"),
-        (experiment(coordinator={"cohort": 0}),
-         "algorithm.coordinator.cohort: must be finite and above 0, got 0"),
-        (experiment(coordinator=[1]), "algorithm.coordinator: expected a table, got list [1]"),
-        (experiment(coordinator=None),
-         "algorithm.coordinator: expected a table, got NoneType None"),
-        (experiment(others=[{}, {"cohort": 1.5}]),
-         "algorithm.others[1].cohort: expected int, got float 1.5"),
-        (experiment(others={"a": {}}), "algorithm.others: expected a list, got dict"),
-        (experiment(others="abc"), "algorithm.others: expected a list, got str 'abc'"),
-        (experiment(named={"a b": {"rate": None}}),
-         "algorithm.named['a b'].rate: expected float, got NoneType None"),
-        (experiment(named=[1]), "algorithm.named: expected a table, got list [1]"),
-        (experiment(named={"$": "map", "items": [1]}), "algorithm.named: its items are not"),
-        (experiment(named={"$": "map"}), "algorithm.named: its items are not"),
-        (experiment(kind="asnyc"),
-         "algorithm.kind: str 'asnyc' is not allowed; did you mean async, sync?"),
-        (experiment(kind=3.0), "algorithm.kind: float 3.0 is not allowed; did you mean 3?"),
-        (experiment(coordinator={"$": "tensors", "path": "x"}),
-         "algorithm.coordinator: its tensors are missing"),
-        (experiment(coordinator={"$": "tensors"}),
-         "algorithm.coordinator: its tensors are missing"),
-        (experiment(coordinator={"$": "array", "path": []}),
-         "algorithm.coordinator: its tensors are missing"),
-        ({"algorithm": {}}, "algorithm.coordinator: missing"),
-        ({}, "algorithm: missing"),
-        (3, "Experiment: expected a table, got int 3"),
-    ],
-)  # fmt: skip
-def test_what_does_not_fit_is_named_by_its_path(data, message):
-    with pytest.raises(ConfigError) as caught:
-        decode(Experiment, data)
-    assert str(caught.value).startswith(message)
-    assert len(str(caught.value)) < 250
-
-
-def test_the_example_of_the_good_one():
-    assert decode(Experiment, GOOD) == Experiment(Algorithm(Coordinator(3)))
-
-
-@pytest.mark.parametrize(
-    ("hint", "data", "message"),
-    [
-        (tuple[int, int], [1], "p: expected 2 values, got 1"),
-        (dict[int, int], {"1": 1}, "p['1']: expected int, got str '1'"),
-        (dict[str, tuple[int, ...]], {"a": [1, "b"]}, "p['a'][1]: expected int, got str 'b'"),
-        (int | str, 1.5, "p: expected int or str, got float 1.5"),
-        (int | str, None, "p: expected int or str, got NoneType None"),
-        (int | None, "x", "p: expected int, got str 'x'"),
-        (Coordinator | None, {"cohort": "x"}, "p.cohort: expected int, got str 'x'"),
-        (int | Coordinator, {"cohort": "x"}, "p.cohort: expected int, got str 'x'"),
-        (Coordinator | Slots, {"x": 1}, "p: expected Coordinator or Slots, got dict {'x': 1}"),
-        (None, 1, "p: expected NoneType, got int 1"),
-        (Rule, {"size": 1}, "p: <class"),
-        (Base, {"size": 1}, "p: expected Base, got dict"),
-        (Tensors, 3, "p: expected Tensors, got int 3"),
-        (set[int], "abc", "p: expected a list, got str 'abc'"),
-    ],
-)
-def test_every_sort_of_hint_names_what_it_expected(hint, data, message):
-    with pytest.raises(ConfigError) as caught:
-        decode(hint, data, path="p")
-    assert str(caught.value).startswith(message)
-
-
-def test_tensors_where_others_were_declared_are_named():
-    store: Store = {}
-    data = encode({"x": Tensors.of({"a": 1.0}), "y": np.zeros(2)}, store, "s")
-    for hint in (dict[str, Tensors], dict[str, Array], dict[str, int], dict[str, int | None]):
-        with pytest.raises(ConfigError, match=r"p\['[xy]'\]: expected"):
-            decode(hint, data, store, path="p")
-    assert decode(dict[str, Tensors | Array], data, store)["y"].tolist() == [0, 0]
-    with pytest.raises(ConfigError, match=r"p\['y'\]: its array is missing"):
-        decode(Any, data, {path: Tensors.of({}) for path in store}, path="p")
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ({"a": [1, object()]}, r"x\['a'\]\[1\]: object has no plain form"),
-        ({"a": b"bytes"}, r"x\['a'\]: bytes has no plain form"),
-        ({"a": 1j}, r"x\['a'\]: complex has no plain form"),
-        ({"a": np.complex64(1)}, r"x\['a'\]: complex has no plain form"),
-        ({"a": {1, "b"}}, r"x\['a'\]: a set without an order"),
-        ({(1, object): 1}, r"x\[\(1, <class 'object'>\)\]\[1\]: type has no plain form"),
-        ({"a": print}, r"x\['a'\]: builtin_function_or_method has no plain form"),
-        (Coordinator, "x: type has no plain form"),
-        ({"a": np.zeros(2)}, r"x\['a'\]: tensors have no place in plain configuration"),
-        (Slots(Tensors.of({}), 1), "x.m: tensors have no place in plain configuration"),
-    ],
-)
-def test_what_has_no_plain_form_is_named_by_its_path(value, message):
-    with pytest.raises(ConfigError, match=message):
-        encode(value, path="x")
-
-
-def test_the_outermost_value_has_a_name_too():
-    with pytest.raises(ConfigError, match=r"^value: object has no plain form"):
-        encode(object())
-    with pytest.raises(ConfigError, match=r"^m: tensors have no place"):
-        encode(Slots(Tensors.of({}), 1))
 
 
 # Sameness.

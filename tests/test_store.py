@@ -2,8 +2,10 @@
 
 import gc
 import sqlite3
+import tempfile
 import tracemalloc
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,9 +57,6 @@ class Stores(RuleBasedStateMachine):
 
     @initialize(budget=st.integers(1, 3))
     def open(self, budget: int) -> None:
-        import tempfile
-        from pathlib import Path
-
         self.directory = tempfile.TemporaryDirectory()
         self.memory: ClientStore = MemoryStore()
         self.spill: ClientStore = SpillStore(Path(self.directory.name) / "states", LIKE, budget)
@@ -203,15 +202,18 @@ def test_values_read_back_lie_aligned(spill):
 def test_a_full_disk_is_said_and_the_state_stays(spill):
     spill._file.execute("PRAGMA max_page_count = 20")
     big = 10_000
-    with pytest.raises(CheckpointError, match=r"states.*full.*Free space"):
+
+    def fill() -> None:
         for i in range(9):
             spill.put(f"c{i}", state(i, big))
+
+    with pytest.raises(CheckpointError, match=r"states.*full.*Free space"):
+        fill()
     kept = contents(spill)
     assert [client for client, _ in kept] == [f"c{i}" for i in range(len(kept))]
     assert len(kept) >= 3 and all(same(s, state(i, big)) for i, (_, s) in enumerate(kept))
     spill._file.execute("PRAGMA max_page_count = 100000")
-    for i in range(9):
-        spill.put(f"c{i}", state(i, big))
+    fill()
     assert len(contents(spill)) == 9 and len(spill._recent) == 2
 
 
@@ -225,7 +227,7 @@ def test_a_closed_file_is_said(spill):
         lambda: contents(spill),
         lambda: spill.clear(),
     ):
-        with pytest.raises(CheckpointError, match="states.*closed"):
+        with pytest.raises(CheckpointError, match=r"states.*closed"):
             call()
 
 

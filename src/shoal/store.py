@@ -142,7 +142,7 @@ class SpillStore:
             state: ClientState = decode(
                 ClientState, json.loads(plain), _unpack(packed), like=self._like
             )
-        except (ConfigError, ModelError, ValueError) as error:
+        except (ConfigError, ModelError, TypeError, ValueError) as error:
             raise CheckpointError(f"a client state in {self._path} is damaged: {error}") from error
         return state
 

@@ -50,12 +50,13 @@ def _check_numbers(task: Task, payload: Payload) -> None:
     for what, count, low in counts:
         if type(count) is not int and not isinstance(count, np.integer):
             raise UpdateError(f"{_who(task)}: {what} is {count!r}, not a whole number")
-        if not low <= count < 2**53:
+        if not low <= int(count) < 2**53:
             raise UpdateError(f"{_who(task)}: {what} is {count}, not in {low} .. 2**53 - 1")
     for name, value in payload.metrics.items():
-        if type(value) is not float and not isinstance(value, int | float | np.number):
+        number = value.item() if isinstance(value, np.generic) else value
+        if not isinstance(number, int | float):
             raise UpdateError(f"{_who(task)}: its metric {name!r} is {value!r}, not a number")
-        if not abs(value) <= _LARGEST:
+        if not abs(number) <= _LARGEST:
             raise UpdateError(f"{_who(task)}: its metric {name!r} is {value}")
 
 

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,18 @@ def test_in_one_dimension_with_odd_n_it_is_the_median() -> None:
 def test_a_minority_moves_it_little_however_far_it_goes(lie: float) -> None:
     rows = [(0.0, 0.1), (0.1, 0.0), (0.0, -0.1), (lie, lie), (-0.1, 0.0)]
     assert np.linalg.norm(run(GeometricMedian(), rows)) < 0.2
+
+
+def test_two_updates_of_one_client_may_come_in_any_order() -> None:
+    model, rule = Tensors.of({"x": np.zeros(3)}), GeometricMedian()
+    values = [model.with_flat(row) for row in np.random.default_rng(2).standard_normal((6, 3))]
+    seen = set()
+    for order in permutations(range(4)):
+        acc = rule.init(model)
+        for i in (*order, 4, 5):
+            acc = rule.fold(acc, values[i], 1.0, "same")
+        seen.add(rule.finish(acc)[0].dense.tobytes())
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("bad", [{"passes": 0}, {"nu": 0.0}])

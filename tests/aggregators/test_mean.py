@@ -60,6 +60,12 @@ def test_exact_products_are_not_rounded_to_float32() -> None:
     assert int(acc.total[0]) == round(float(value) * weight * 2**40)
 
 
+def test_exact_rounds_to_the_nearest_unit() -> None:
+    rule, units = Mean(exact=True, bits=10), np.array([0.4, 0.6, -0.4, -0.6, 1.5])
+    acc = rule.fold(rule.init(MODEL), MODEL.with_flat(units / 1024), 1.0, "c")
+    np.testing.assert_array_equal(acc.total, [0, 1, 0, -1, 2])
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_overflow_is_refused_in_any_order_and_says_what_to_do(order: tuple[int, ...]) -> None:
     rule, model = Mean(exact=True), Tensors.of({"x": np.zeros(1)})

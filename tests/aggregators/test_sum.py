@@ -8,7 +8,7 @@ from shoal.tensors import Tensors
 MODEL = Tensors.of({"a": np.zeros(2), "b": np.zeros(1)})
 
 
-@pytest.mark.parametrize("rule", [Sum(), Sum(exact=True)], ids=repr)
+@pytest.mark.parametrize("rule", [Sum(), Sum(exact=True), Sum(exact=True, bits=20)], ids=repr)
 def test_it_never_divides(rule: Sum) -> None:
     acc = rule.init(MODEL)
     acc = rule.fold(acc, MODEL.with_flat(np.array([1.0, 2, 3])), 0.5, "a")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shoal import exchange as ex
 from shoal import plain
-from shoal.algorithms.compass_groups import CompassState, Group
+from shoal.algorithms.compass_groups import Bounds, CompassState, Group
 from shoal.algorithms.fedcompass import FedCompass, fedcompass
 from shoal.core import Algorithm, Examples
 from shoal.errors import ConfigError
@@ -21,6 +21,7 @@ from shoal.messages import (
     Commit,
     CommitRecord,
     Dispatch,
+    Task,
     TaskRecord,
     Timer,
     Update,
@@ -132,6 +133,16 @@ def join(script: Script, **speeds: float) -> None:
         script.update(client, steps=task.config["steps"])
 
 
+def next_arrival(script: Script, speeds: Mapping[str, float]) -> Task:
+    """Wait until the next task is done; the first to be dispatched of several."""
+    tasks = script.node.tasks.values()
+    ends = [(t.dispatched_at + t.config["steps"] * speeds[t.client], t.id, t) for t in tasks]
+    at, _, task = min(ends)
+    script.wait(at - script.node.now)
+    script.node.now = at  # without the rounding of the difference
+    return task
+
+
 def dispatched(actions: list[Any]) -> list[tuple[str, Any]]:
     return [(a.client, a.config["steps"]) for a in actions if isinstance(a, Dispatch)]
 
@@ -166,12 +177,7 @@ def test_golden_trace_as_a_script() -> None:
     script.start()
     rows = []
     while len(rows) < len(GOLDEN):
-        arrivals = [
-            (t.dispatched_at + t.config["steps"] * GOLDEN_SPEEDS[t.client], t.id, t)
-            for t in script.node.tasks.values()
-        ]
-        at, _, task = min(arrivals)
-        script.wait(at - script.node.now)
+        task = next_arrival(script, GOLDEN_SPEEDS)
         state, staleness = script.state, {}
         for update in [*script.node.held.values()]:
             staleness[update.update.id] = (update.update.client, update.update.version)
@@ -253,12 +259,7 @@ def test_normalized_is_fedcompass_n() -> None:
     script.update("a", steps=100)  # G0 is a alone
     actions = []
     while len(folded(actions)) < 2:
-        task = min(
-            script.node.tasks.values(),
-            key=lambda t: t.dispatched_at + t.config["steps"] * (1 if t.client == "a" else 2),
-        )
-        arrival = task.dispatched_at + task.config["steps"] * (1 if task.client == "a" else 2)
-        script.wait(arrival - script.node.now)
+        task = next_arrival(script, {"a": 1.0, "b": 2.0})
         done = {t.id: t.config["steps"] for t in script.node.tasks.values()}
         done |= {h.update.id: h.update.steps for h in script.node.held.values()}
         actions = script.update(task.client, steps=task.config["steps"])
@@ -465,6 +466,45 @@ def test_an_arrival_before_an_overdue_timer_is_late() -> None:
     assert {client for client, _ in dispatched(actions)} == {"a", "b"}
 
 
+def test_an_arrival_right_after_the_timer_is_late() -> None:
+    script = Script(FedCompass())
+    join(script, a=1.0, b=1.0)
+    script.wait(100)
+    script.update("b", steps=100)
+    script.wait(script.state.groups[0].latest - script.node.now)
+    assert not script.state.groups[0].open
+    a = script.task("a").id
+    assert folded(script.update("a", steps=100)) == []
+    assert [update.id for update in script.state.late] == [a]
+
+
+# Groups
+
+
+BOUNDS = Bounds(20, 100, 1.2, 5.0)
+
+
+def known(groups: dict[int, Group], **speeds: float) -> CompassState:
+    return CompassState(speeds, dict.fromkeys(speeds, 1), groups, created=len(groups))
+
+
+def test_the_group_with_most_steps_is_joined_and_the_last_of_equal_ones() -> None:
+    groups = {n: Group(("b",), 0.0, at, 90.0) for n, at in enumerate([50.0, 60.9, 60.2, 140.0])}
+    state, actions = BOUNDS.assign(known(groups, a=1.0, b=1.0), ["a"], now=10.0)
+    assert actions == [Dispatch("a", {"steps": 50})]
+    assert state.groups[2].pending == ("b", "a")
+
+
+def test_a_new_group_aims_at_the_next_arrival_of_one_whose_time_is_not_over() -> None:
+    groups = {0: Group(("b",), 0.0, 1.0, 10.0), 1: Group(("b",), 0.0, 1.0, 12.0, ("c",))}
+    state = known(groups, a=2.0, b=1.0, c=0.5)
+    assert BOUNDS.aimed(state, 2.0, now=9.0) == 50  # (10 + 1 * 100 - 9) / 2, not (53 / 2)
+    assert BOUNDS.aimed(state, 2.0, now=10.0) == 26  # group 0 is over: (12 + .5 * 100 - 10) / 2
+    assert BOUNDS.aimed(state, 2.0, now=12.0) == 100
+    assert BOUNDS.aimed(state, 10.0, now=9.0) == 20  # 10 steps are too few
+    assert BOUNDS.aimed(state, 0.6, now=9.0) == 88  # 168 are too many
+
+
 # Speeds
 
 
@@ -537,7 +577,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     speeds=st.lists(st.floats(0.05, 20.0), min_size=5, max_size=5),
     present=st.integers(0, 5),
@@ -642,22 +682,34 @@ def late_share(algorithm: Algorithm, n: int, devices: Devices, seed: int, events
     return late / updates
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(speeds=st.lists(st.floats(0.001, 50.0), min_size=2, max_size=6), scale=st.floats(1e-3, 1e3))
 def test_exact_speeds_are_never_late(speeds: list[float], scale: float) -> None:
     algorithm = fedcompass(trainer=Quadratic(lr=0.001, start=1.0), latest_time_factor=1.0)
     devices = Devices(speeds={f"c{i}": scale * s for i, s in enumerate(speeds)})
-    for _, step in islice(simulate(algorithm, clients(len(speeds)), devices), 150):
+    for _, step in islice(simulate(algorithm, clients(len(speeds)), devices), 100):
         assert not step.after.late
         assert all(group.open for group in step.after.groups.values())
+
+
+def test_exact_speeds_are_never_late_on_a_clock_that_reads_billions() -> None:
+    """Where 1e9 s are past, the clock's rounding is far more than a billionth of a step."""
+    speeds = {f"c{i}": 1e-4 * (1 + i / 7) for i in range(5)}
+    script = Script(FedCompass(latest_time_factor=1.0))
+    script.node.now = 1.7e9
+    script.join(*speeds).start()
+    for _ in range(200):
+        task = next_arrival(script, speeds)
+        script.update(task.client, steps=task.config["steps"])
+        assert not script.state.late
 
 
 def test_more_patience_means_fewer_late_updates() -> None:
     devices = Devices(Uniform(1.0, 4.0), jitter=0.3)
     shares = []
-    for factor in (1.0, 1.1, 1.2, 1.5, 2.0, 4.0):
+    for factor in (1.0, 1.2, 1.5, 2.0, 4.0):
         algorithm = fedcompass(trainer=Quadratic(lr=0.001, start=1.0), latest_time_factor=factor)
-        shares.append(np.mean([late_share(algorithm, 6, devices, seed, 600) for seed in range(4)]))
+        shares.append(np.mean([late_share(algorithm, 6, devices, seed, 400) for seed in range(3)]))
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 0.2 and shares[-1] < 0.01
 

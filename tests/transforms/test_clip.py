@@ -35,6 +35,11 @@ def test_float32_norm_is_bounded_over_a_large_model() -> None:
     assert np.linalg.norm(out.dense.astype(np.float64)) == pytest.approx(1.0, rel=1e-6)
 
 
+def test_a_norm_whose_square_overflows_float32() -> None:
+    value = Tensors.of({"a": np.array([3e25, 4e25], np.float32)})
+    np.testing.assert_allclose(Clip(1.0).apply(value, None, CTX)[0].dense, [0.6, 0.8], rtol=1e-6)
+
+
 def test_what_overflows_the_square_stays_within_the_bound() -> None:
     assert np.linalg.norm(clipped({"a": [1e200, 1e200]}, 1.0).dense) <= 1.0
 

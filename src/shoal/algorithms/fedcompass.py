@@ -1,24 +1,27 @@
 """FedCompass: local steps by each client's speed, so that groups of clients arrive together.
 
-Li et al., FedCompass: efficient cross-silo federated learning on heterogeneous client devices using
-a computing power aware scheduler, 2023, arXiv 2309.14675.
+Li et al., efficient cross-silo federated learning by a computing power aware scheduler, 2023,
+arXiv 2309.14675.
     x <- x + sum_j alpha s(tau_j) w_j delta_j     over a group's updates and the late ones before it
     s(tau) = (1 + tau)^-a,  w_j = 1/m or p_j;     a client's first arrival is applied alone
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from shoal.aggregators import Sum
-from shoal.algorithms.compass_groups import TIMER, Bounds, CompassState
+from shoal.algorithms._shares import check_choice
+from shoal.algorithms.compass_groups import TIMER, Bounds
+from shoal.algorithms.compass_state import CompassState
 from shoal.core import Algorithm, Chain, Coordinator, Steps, Trainer, Transform, View
 from shoal.errors import ConfigError, fraction, positive
 from shoal.messages import Action, Aggregate, Commit, Task, Update
 from shoal.staleness import Polynomial, Staleness
 
-WEIGHTS = ("equal", "examples")
+Weighting = Literal["examples", "equal"]
 DAMPED = Polynomial(0.5)
+Compassed = Steps[CompassState]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class FedCompass(Coordinator[CompassState]):
         speed_momentum: weight of the newest measurement in the estimate of a speed.
         alpha: server learning rate.
         staleness: weight of an update by its staleness.
-        weights: "equal" (1/m) or "examples" (p_j = n_j / sum n).
+        weighting: w_j by "examples" (p_j = n_j / sum n) or "equal" (1/m).
         normalize: FedCompass+N: each delta divided by its steps, times the mean of the steps.
         grace: planned durations after a group's latest time until its late clients are lost.
     """
@@ -47,7 +50,7 @@ class FedCompass(Coordinator[CompassState]):
     speed_momentum: float = 0.9
     alpha: float = 0.9
     staleness: Staleness = DAMPED
-    weights: str = "equal"
+    weighting: Weighting = "equal"
     normalize: bool = False
     grace: float = 5.0
 
@@ -63,8 +66,7 @@ class FedCompass(Coordinator[CompassState]):
             raise ConfigError("latest_time_factor", f"{self.latest_time_factor} is below 1")
         fraction("speed_momentum", self.speed_momentum)
         positive("grace", self.grace, zero=True)
-        if self.weights not in WEIGHTS:
-            raise ConfigError("weights", f"{self.weights!r} is not one of {', '.join(WEIGHTS)}")
+        check_choice("weighting", self.weighting, Weighting)
 
     def init(self) -> CompassState:
         """Nobody is known."""
@@ -72,53 +74,47 @@ class FedCompass(Coordinator[CompassState]):
 
     def held(self, state: CompassState) -> Sequence[int]:
         """The late updates and those that wait in groups."""
-        waiting = (update for group in state.groups.values() for update in group.updates)
-        return [update.id for update in (*state.late, *waiting)]
+        groups = state.groups.values()
+        return [u.id for u in (*state.late, *(u for group in groups for u in group.updates))]
 
-    def on_start(self, state: CompassState, view: View) -> Steps[CompassState]:
+    def on_start(self, state: CompassState, view: View) -> Compassed:
         """Everyone starts at once."""
         return self._settle(state, view, assign=list(view.idle))
 
-    def on_join(self, state: CompassState, client: str, view: View) -> Steps[CompassState]:
+    def on_join(self, state: CompassState, client: str, view: View) -> Compassed:
         """One more."""
         return self._settle(state, view, assign=[client])
 
-    def on_leave(self, state: CompassState, client: str, view: View) -> Steps[CompassState]:
+    def on_leave(self, state: CompassState, client: str, view: View) -> Compassed:
         """It gets no task with its group."""
-        return self._settle(state.without(client), view)
+        return self._settle(state.without(client, gone=True), view)
 
-    def on_fail(
-        self, state: CompassState, task: Task, reason: str, view: View
-    ) -> Steps[CompassState]:
+    def on_fail(self, state: CompassState, task: Task, reason: str, view: View) -> Compassed:
         """Its group goes on without it; another task for it if it is still there."""
         present = [client for client in view.idle if client == task.client]
         return self._settle(state.without(task.client), view, assign=present)
 
-    def on_update(self, state: CompassState, update: Update, view: View) -> Steps[CompassState]:
+    def on_update(self, state: CompassState, update: Update, view: View) -> Compassed:
         """Apply a first arrival; put a late one aside; else wait for the group."""
         client, first = update.client, update.client not in state.speeds
         state = state.measured(update, self.speed_momentum)
         if first:
-            commit = self._commit(state, [update], view)
             state, actions = self._settle(state, view, assign=[client])
-            return state, [*commit, *actions]
+            return state, [*self._commit(state, [update], view), *actions]
         number = state.group_of(client)
-        if number >= 0 and state.groups[number].open and view.now <= state.groups[number].latest:
+        if number >= 0 and state.groups[number].takes(view.now):
             return self._settle(state.arrived(number, update), view)
         state = replace(state.without(client), late=(*state.late, update))
         return self._settle(state, view, assign=[client])
 
-    def on_timeout(self, state: CompassState, timer: str, view: View) -> Steps[CompassState]:
+    def on_timeout(self, state: CompassState, timer: str, view: View) -> Compassed:
         """A group's latest time has come, or the end of the grace after it."""
         number = int(timer.removeprefix(TIMER))
-        group = state.groups.get(number)
-        if group is not None and not group.open:
-            state = state.with_group(number, replace(group, pending=()))
-        return self._settle(state, view, due=number)
+        return self._settle(state.overdue(number), view, due=number)
 
     def _settle(
         self, state: CompassState, view: View, *, assign: Iterable[str] = (), due: int = -1
-    ) -> Steps[CompassState]:
+    ) -> Compassed:
         """Commit and close the groups that are complete or due, then give out tasks."""
         bounds = Bounds(self.min_steps, self.max_steps, self.latest_time_factor, self.grace)
         actions: list[Action] = []
@@ -139,17 +135,16 @@ class FedCompass(Coordinator[CompassState]):
             state = replace(state, late=())
         return state, actions
 
-    def _commit(self, state: CompassState, updates: Sequence[Update], view: View) -> list[Action]:
+    def _commit(
+        self, state: CompassState, updates: Sequence[Update], view: View
+    ) -> list[Action]:
         """All updates against one model."""
-        clients = {*view.clients, *(update.client for update in updates)}
-        known = [state.examples[client] for client in clients if client in state.examples]
-        mean_examples = sum(known) / len(known)
+        clients = len({*view.clients, *(update.client for update in updates)})
         mean_steps = sum(max(update.steps, 1) for update in updates) / len(updates)
         actions: list[Action] = []
         for update in updates:
-            weight = self.alpha * self.staleness(view.staleness(update)) / len(clients)
-            if self.weights == "examples":
-                weight *= update.num_examples / mean_examples
+            share = state.shares.of(update, self.weighting, clients)
+            weight = self.alpha * self.staleness(view.staleness(update)) * share
             if self.normalize:
                 weight *= mean_steps / max(update.steps, 1)
             actions.append(Aggregate(update.id, weight))
@@ -157,23 +152,14 @@ class FedCompass(Coordinator[CompassState]):
 
 
 def fedcompass(
-    *,
-    trainer: Trainer[Any],
-    min_steps: int = 20,
-    max_steps: int = 100,
-    latest_time_factor: float = 1.2,
-    speed_momentum: float = 0.9,
-    alpha: float = 0.9,
-    staleness: Staleness = DAMPED,
-    weights: str = "equal",
-    normalize: bool = False,
-    grace: float = 5.0,
-    optimizer: Transform[Any] = Chain(),
-    upload: Transform[Any] = Chain(),
-) -> Algorithm:
+    *, trainer: Trainer[Any], min_steps: int = 20, max_steps: int = 100,
+    latest_time_factor: float = 1.2, speed_momentum: float = 0.9, alpha: float = 0.9,
+    staleness: Staleness = DAMPED, weighting: Weighting = "equal", normalize: bool = False,
+    grace: float = 5.0, upload: Transform[Any] = Chain(), optimizer: Transform[Any] = Chain(),
+) -> Algorithm:  # fmt: skip
     """FedCompass; FedCompass+N with `normalize`, FedCompass+M with `optimizer=Momentum(0.9)`."""
-    coordinator = FedCompass(
-        min_steps, max_steps, latest_time_factor, speed_momentum, alpha, staleness, weights,
+    compass = FedCompass(
+        min_steps, max_steps, latest_time_factor, speed_momentum, alpha, staleness, weighting,
         normalize, grace,
     )  # fmt: skip
-    return Algorithm(coordinator, trainer, Sum(), upload, optimizer, "fedcompass")
+    return Algorithm(compass, trainer, Sum(), upload, optimizer, "fedcompass")
