@@ -217,6 +217,24 @@ def test_a_full_disk_is_said_and_the_state_stays(spill):
     assert len(contents(spill)) == 9 and len(spill._recent) == 2
 
 
+def test_a_write_that_does_not_fit_spoils_nothing_on_disk(spill):
+    for i in range(12):
+        spill.put(f"c{i}", state(i, 2000))
+    pages = spill._file.execute("PRAGMA page_count").fetchone()[0]
+    spill._file.execute(f"PRAGMA max_page_count = {pages + 2}")
+    spill.put("c0", state(40, 20_000))
+
+    def evict() -> None:
+        for i in range(1, 4):
+            spill.put(f"c{i}", state(i, 2000))
+
+    with pytest.raises(CheckpointError, match="full"):
+        evict()
+    assert spill._file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert same(spill.get("c0"), state(40, 20_000))
+    assert all(same(spill.get(f"c{i}"), state(i, 2000)) for i in range(1, 12))
+
+
 def test_a_closed_file_is_said(spill):
     for client in "abc":
         spill.put(client, state(1))

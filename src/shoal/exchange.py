@@ -78,10 +78,11 @@ Input = Begin | Join | Leave | Push | Fail | Tick | Assessed | Given | Quiet
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Send a task and its model to a client."""
+    """Send a task and its model, of `nbytes` on the wire, to a client."""
 
     task: Task
     model: Tensors
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)

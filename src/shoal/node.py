@@ -73,7 +73,7 @@ class Node:
         self.committed = self.folded = (0, 0)
         self.recent: deque[m.Event] = deque(maxlen=12)
         self._view = View(self)
-        self._sizes: tuple[Tensors | None, int] = (None, 0)
+        self._sizes: dict[tuple[str, ...] | None, int] = {}
         self._effects: list[ex.Effect] = []
         self._inputs: dict[type, Callable[[Any], None]] = {
             ex.Begin: self._begin, ex.Join: self._join, ex.Leave: self._leave,
@@ -254,9 +254,9 @@ class Node:
         if task.lease is not None:
             self._wake(f"{LEASE}{task.id}", self.now + task.lease)
         model = self.plane.model
-        self._effects.append(
-            ex.Assign(task, model if task.part is None else model.select(task.part))
-        )
+        if task.part is not None:
+            model = model.select(task.part)
+        self._effects.append(ex.Assign(task, model, self._bytes_down(task)))
 
     def _cancel(self, action: m.Cancel) -> None:
         task = self.tasks.pop(action.task, None)
@@ -371,9 +371,9 @@ class Node:
         self._effects.append(record)
 
     def _bytes_down(self, task: m.Task) -> int:
-        model = self.plane.model
-        if task.part is not None:
-            return wire.size(model.select(task.part))
-        if self._sizes[0] is not model:
-            self._sizes = (model, wire.size(model))
-        return self._sizes[1]
+        """Bytes of a task's model on the wire: by its layout, which never changes in a run."""
+        if task.part not in self._sizes:
+            model = self.plane.model
+            part = model if task.part is None else model.select(task.part)
+            self._sizes[task.part] = wire.size(part)
+        return self._sizes[task.part]

@@ -109,7 +109,8 @@ class WeightedSum:
 
     def cleared(self) -> "WeightedSum":
         """An empty one of the same kind."""
-        return start(self.like.layout, self.bits)
+        zero = 0.0 if self.bits is None else 0
+        return WeightedSum(self.like, np.zeros_like(self.total), zero, bits=self.bits)
 
     def _check(self) -> None:
         if self.bits is None:

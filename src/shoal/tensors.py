@@ -182,6 +182,8 @@ class Tensors(Mapping[str, Array]):
 
     def with_group(self, prefix: str, group: "Tensors | None") -> "Tensors":
         """The same with one prefixed group replaced, or left out if None."""
+        if group is None and prefix not in self.groups:
+            return self
         groups = {p: g for p, g in self.groups.items() if p != prefix}
         if group is not None:
             groups[prefix] = group
@@ -209,7 +211,7 @@ class Tensors(Mapping[str, Array]):
     def finite(self) -> bool:
         """Whether every value is finite; one pass at memory speed."""
         own = self.flat.finite() if isinstance(self.flat, Encoded) else all_finite(self.flat)
-        return own and all(group.finite() for group in self.groups.values())
+        return own and (not self.groups or all(group.finite() for group in self.groups.values()))
 
 
 def all_finite(values: Array) -> bool:

@@ -57,11 +57,11 @@ class Tree:
 
     def consequences(self, at: Node, effect: ex.Effect) -> Queue:
         match effect:
-            case ex.Assign(task, model) if at is self.root:
+            case ex.Assign(task, model, _) if at is self.root:
                 return [(self.edges[task.client], ex.Given(task, model))]
-            case ex.Assign(task, _) if task.client in self.broken:
+            case ex.Assign(task, _, _) if task.client in self.broken:
                 return [(at, ex.Fail(task.id, task.client, "broken"))]
-            case ex.Assign(task, model):
+            case ex.Assign(task, model, _):
                 payload, _ = work(ALGORITHM, task, model, CLIENTS[task.client], None, 0)
                 return [(at, ex.Push(task.id, task.client, payload))]
             case ex.Deliver(task, payload):

@@ -73,8 +73,10 @@ class Routed:
         Raises:
             UpdateError: if it has a group that the model has not.
         """
-        parts, counts = list(acc.parts), list(acc.counts)
-        parts[0] = self.default.fold(parts[0], value, weight, client)
+        main = self.default.fold(acc.parts[0], value, weight, client)
+        if not value.groups:
+            return Split(acc.prefixes, acc.counts, (main, *acc.parts[1:]))
+        parts, counts = [main, *acc.parts[1:]], list(acc.counts)
         for prefix, group in value.groups.items():
             if prefix not in acc.prefixes:
                 raise UpdateError(f"client {client!r} sent {prefix!r}, which the model has not")
@@ -92,6 +94,9 @@ class Routed:
 
     def finish(self, acc: Split) -> tuple[Tensors, Split]:
         """The values with those groups that were sent, and the empty accumulators."""
+        if not acc.prefixes:
+            value, part = self.default.finish(acc.parts[0])
+            return value, Split((), (), (part,))
         rules = (self.default, *(self.rule(prefix) for prefix in acc.prefixes))
         done = [rule.finish(part) for rule, part in zip(rules, acc.parts, strict=True)]
         main, groups = done[0][0], zip(acc.prefixes, acc.counts, done[1:], strict=True)

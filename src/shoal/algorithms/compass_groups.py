@@ -72,14 +72,21 @@ class Bounds:
             actions.append(Dispatch(client, {"steps": steps}))
         return state, actions
 
-    def close(self, state: CompassState, number: int) -> Steps[CompassState]:
-        """End a group's time to arrive; it is gone once nobody works for it."""
-        group = state.groups[number]
-        if not group.pending:
-            return state.without_group(number), [Timer(f"{TIMER}{number}", None)]
-        lost_at = group.latest + self.grace * (group.expected - group.started)
-        closed = replace(group, waiting=(), updates=(), open=False)
-        return state.with_group(number, closed), [Timer(f"{TIMER}{number}", lost_at)]
+    def regroup(self, state: CompassState, number: int, now: float) -> Steps[CompassState]:
+        """End a group's time to arrive and give those that wait in it tasks, fastest first.
+
+        The group itself goes once nobody works for it; until then it takes no more arrivals.
+        """
+        group, lost_at = state.groups[number], None
+        if group.pending:
+            lost_at = group.latest + self.grace * (group.expected - group.started)
+            closed = replace(group, waiting=(), updates=(), open=False)
+            state = state.with_group(number, closed)
+        else:
+            state = state.without_group(number)
+        fastest_first = sorted(group.waiting, key=state.speeds.__getitem__)
+        state, tasks = self.assign(state, fastest_first, now)
+        return state, [Timer(f"{TIMER}{number}", lost_at), *tasks]
 
 
 def _steps(seconds: float, speed: float) -> int:

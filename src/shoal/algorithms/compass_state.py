@@ -34,6 +34,10 @@ class Group:
     updates: tuple[Update, ...] = ()
     open: bool = True
 
+    def takes(self, now: float) -> bool:
+        """Whether an arrival is on time: the timer of the latest time may come after it or not."""
+        return self.open and now <= self.latest
+
     def without(self, client: str) -> "Group":
         """Without a client, at work or waiting."""
         pending = tuple(name for name in self.pending if name != client)
@@ -47,17 +51,22 @@ class CompassState:
 
     Attributes:
         speeds: seconds per local step of each client that has arrived; kept when it leaves.
-        shares: example counts of those present.
+        shares: example counts of those present that have arrived.
         groups: by number, in the order in which they were made.
         late: updates that came after their group's latest time, for the next group's commit.
         created: groups made so far.
     """
 
     speeds: Mapping[str, float] = field(default_factory=dict)
-    shares: Shares = Shares()
+    shares: Shares = field(default_factory=Shares)
     groups: Mapping[int, Group] = field(default_factory=dict)
     late: tuple[Update, ...] = ()
     created: int = 0
+
+    @property
+    def kept(self) -> list[Update]:
+        """The updates that wait, the late ones first."""
+        return [*self.late, *(u for group in self.groups.values() for u in group.updates)]
 
     def group_of(self, client: str) -> int:
         """The number of the group that a client works for, -1 for none."""
@@ -85,9 +94,20 @@ class CompassState:
         """With a client in no group; its updates stay."""
         return replace(self, groups={n: g.without(client) for n, g in self.groups.items()})
 
+    def overdue(self, number: int) -> "CompassState":
+        """With nobody at work for a group whose latest time came before: they are lost."""
+        group = self.groups.get(number)
+        if group is None or group.open:
+            return self
+        return self.with_group(number, replace(group, pending=()))
+
     def without_group(self, number: int) -> "CompassState":
         """With one group less."""
         return replace(self, groups={n: g for n, g in self.groups.items() if n != number})
+
+    def left(self, client: str) -> "CompassState":
+        """With a client that is gone; its speed is kept for its return."""
+        return replace(self.without(client), shares=self.shares.without(client))
 
     def with_group(self, number: int, group: Group) -> "CompassState":
         """With one group replaced."""

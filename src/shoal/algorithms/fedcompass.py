@@ -1,7 +1,6 @@
 """FedCompass: local steps by each client's speed, so that groups of clients arrive together.
 
-Li et al., efficient cross-silo federated learning by a computing power aware scheduler, 2023,
-arXiv 2309.14675.
+Li et al. (FedCompass, with a computing power aware scheduler), 2023, arXiv 2309.14675.
     x <- x + sum_j alpha s(tau_j) w_j delta_j     over a group's updates and the late ones before it
     s(tau) = (1 + tau)^-a,  w_j = 1/m or p_j;     a client's first arrival is applied alone
 """
@@ -28,10 +27,8 @@ Compassed = Steps[CompassState]
 class FedCompass(Coordinator[CompassState]):
     """The scheduler.
 
-    m counts the clients present at a commit and those whose update is in it though they have left;
-    a client with an unknown number of examples counts as much as the mean of the others. Whoever
-    leaves or fails holds up nobody, and what it sent before stays; a known client that joins again
-    goes to a group at once. Clients still out after the grace are lost: no group waits for them.
+    m counts those present at a commit and those whose update is in it though they have left. What
+    a client sent stays when it leaves; joining again, its speed known, it goes to a group at once.
 
     Attributes:
         min_steps, max_steps: bounds of the local steps of a task; the first has `max_steps`.
@@ -56,12 +53,10 @@ class FedCompass(Coordinator[CompassState]):
 
     def __post_init__(self) -> None:
         """Check the hyperparameters."""
-        if self.min_steps < 1:
-            raise ConfigError("min_steps", f"must be at least 1, got {self.min_steps}")
+        for name in ("min_steps", "latest_time_factor", "speed_momentum", "alpha"):
+            positive(name, getattr(self, name))
         if self.max_steps < self.min_steps:
             raise ConfigError("max_steps", f"{self.max_steps} is below min_steps {self.min_steps}")
-        for name in ("latest_time_factor", "speed_momentum", "alpha"):
-            positive(name, getattr(self, name))
         if self.latest_time_factor < 1:
             raise ConfigError("latest_time_factor", f"{self.latest_time_factor} is below 1")
         fraction("speed_momentum", self.speed_momentum)
@@ -74,8 +69,7 @@ class FedCompass(Coordinator[CompassState]):
 
     def held(self, state: CompassState) -> Sequence[int]:
         """The late updates and those that wait in groups."""
-        groups = state.groups.values()
-        return [u.id for u in (*state.late, *(u for group in groups for u in group.updates))]
+        return [update.id for update in state.kept]
 
     def on_start(self, state: CompassState, view: View) -> Compassed:
         """Everyone starts at once."""
@@ -87,25 +81,24 @@ class FedCompass(Coordinator[CompassState]):
 
     def on_leave(self, state: CompassState, client: str, view: View) -> Compassed:
         """It gets no task with its group."""
-        return self._settle(state.without(client, gone=True), view)
+        return self._settle(state.left(client), view)
 
     def on_fail(self, state: CompassState, task: Task, reason: str, view: View) -> Compassed:
         """Its group goes on without it; another task for it if it is still there."""
-        present = [client for client in view.idle if client == task.client]
+        present = {task.client}.intersection(view.idle)
         return self._settle(state.without(task.client), view, assign=present)
 
     def on_update(self, state: CompassState, update: Update, view: View) -> Compassed:
         """Apply a first arrival; put a late one aside; else wait for the group."""
-        client, first = update.client, update.client not in state.speeds
-        state = state.measured(update, self.speed_momentum)
-        if first:
-            state, actions = self._settle(state, view, assign=[client])
+        known, state = update.client in state.speeds, state.measured(update, self.speed_momentum)
+        if not known:
+            state, actions = self._settle(state, view, assign=[update.client])
             return state, [*self._commit(state, [update], view), *actions]
-        number = state.group_of(client)
+        number = state.group_of(update.client)
         if number >= 0 and state.groups[number].takes(view.now):
             return self._settle(state.arrived(number, update), view)
-        state = replace(state.without(client), late=(*state.late, update))
-        return self._settle(state, view, assign=[client])
+        state = replace(state.without(update.client), late=(*state.late, update))
+        return self._settle(state, view, assign=[update.client])
 
     def on_timeout(self, state: CompassState, timer: str, view: View) -> Compassed:
         """A group's latest time has come, or the end of the grace after it."""
@@ -124,29 +117,23 @@ class FedCompass(Coordinator[CompassState]):
             if group.updates:
                 actions += self._commit(state, (*state.late, *group.updates), view)
                 state = replace(state, late=())
-            state, timer = bounds.close(state, number)
-            freed = sorted(group.waiting, key=state.speeds.__getitem__)
-            state, tasks = bounds.assign(state, freed, view.now)
-            actions += [*timer, *tasks]
+            state, tasks = bounds.regroup(state, number, view.now)
+            actions += tasks
         state, tasks = bounds.assign(state, assign, view.now)
         actions += tasks
         if state.late and not state.groups:  # no group will come to commit them with
-            actions += self._commit(state, state.late, view)
-            state = replace(state, late=())
+            return replace(state, late=()), [*actions, *self._commit(state, state.late, view)]
         return state, actions
 
-    def _commit(
-        self, state: CompassState, updates: Sequence[Update], view: View
-    ) -> list[Action]:
+    def _commit(self, state: CompassState, updates: Sequence[Update], view: View) -> list[Action]:
         """All updates against one model."""
         clients = len({*view.clients, *(update.client for update in updates)})
-        mean_steps = sum(max(update.steps, 1) for update in updates) / len(updates)
+        steps = [max(update.steps, 1) if self.normalize else 1 for update in updates]
+        mean_steps = sum(steps) / len(steps)
         actions: list[Action] = []
-        for update in updates:
-            share = state.shares.of(update, self.weighting, clients)
+        for update, own in zip(updates, steps, strict=True):
+            share = state.shares.of(update, self.weighting, clients) * mean_steps / own
             weight = self.alpha * self.staleness(view.staleness(update)) * share
-            if self.normalize:
-                weight *= mean_steps / max(update.steps, 1)
             actions.append(Aggregate(update.id, weight))
         return [*actions, Commit()]
 
@@ -158,8 +145,6 @@ def fedcompass(
     grace: float = 5.0, upload: Transform[Any] = Chain(), optimizer: Transform[Any] = Chain(),
 ) -> Algorithm:  # fmt: skip
     """FedCompass; FedCompass+N with `normalize`, FedCompass+M with `optimizer=Momentum(0.9)`."""
-    compass = FedCompass(
-        min_steps, max_steps, latest_time_factor, speed_momentum, alpha, staleness, weighting,
-        normalize, grace,
-    )  # fmt: skip
+    compass = FedCompass(min_steps, max_steps, latest_time_factor, speed_momentum, alpha,
+                         staleness, weighting, normalize, grace)  # fmt: skip
     return Algorithm(compass, trainer, Sum(), upload, optimizer, "fedcompass")

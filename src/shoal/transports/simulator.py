@@ -158,8 +158,8 @@ class Simulator:
     def perform(self, effect: ex.Effect) -> None:
         """Schedule what an effect brings about."""
         match effect:
-            case ex.Assign(task, model):
-                self._assign(task, model)
+            case ex.Assign(task, model, nbytes):
+                self._assign(task, model, nbytes)
             case ex.Wake(timer, at):
                 self.inject(at, ex.Tick(timer, at), TIMERS)
             case ex.Assess(version, model):
@@ -173,10 +173,10 @@ class Simulator:
         """Let go of the client store."""
         self.store.close()
 
-    def _assign(self, task: Task, model: Tensors) -> None:
+    def _assign(self, task: Task, model: Tensors, nbytes: int) -> None:
         world, client = self.world, task.client
         count = self.algorithm.trainer.steps(len(self.clients[client]), task.config)
-        start = self.now + world.download_seconds(self.seed, client, wire.size(model))
+        start = self.now + world.download_seconds(self.seed, client, nbytes)
         seconds = world.compute_seconds(self.seed, client, task.number, count)
         self._busy[client] = task.id
         lost = world.drops(self.seed, client, task.number)

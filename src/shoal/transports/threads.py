@@ -81,7 +81,7 @@ class Threads:
     def perform(self, effect: ex.Effect) -> None:
         """Start work, set a timer, or evaluate."""
         match effect:
-            case ex.Assign(task, model):
+            case ex.Assign(task, model, _):
                 self._submit(self._work, task, model)
             case ex.Assess(version, model):
                 self._submit(self._assess, version, model)

@@ -70,8 +70,8 @@ class Tree:
     def perform(self, effect: ex.Effect) -> None:
         """Carry out an effect of the server."""
         match effect:
-            case ex.Assign(task, model):
-                seconds = self.world.download_seconds(self.seed, task.client, wire.size(model))
+            case ex.Assign(task, model, nbytes):
+                seconds = self.world.download_seconds(self.seed, task.client, nbytes)
                 self._busy[task.client] = task.id
                 self.relays[task.client][1].inject(self.now + seconds, ex.Given(task, model))
             case ex.Wake(timer, at):
