@@ -1,7 +1,7 @@
 """The size gate: files and functions stay small enough to hold in the head.
 
-At most 400 lines a file and 40 a function; 150 lines for an algorithm and 100 for a transform,
-an aggregator or a step rule. Docstrings count: a file is read whole.
+At most 400 lines a file and 40 a function; 150 lines for an algorithm, 120 for an aggregator, 100
+for a transform or a step rule. Docstrings count: a file is read whole.
 """
 
 import ast
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTION, FILE = 40, 400
-FOLDERS = {"algorithms": 150, "transforms": 100, "aggregators": 150, "rules": 100}
+FOLDERS = {"algorithms": 150, "transforms": 100, "aggregators": 120, "rules": 100}
 
 
 def problems(path: Path) -> list[str]:

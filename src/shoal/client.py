@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from shoal.core import Algorithm, Chain, Context, Examples
+from shoal.core import NOTHING, Algorithm, Context, Examples
 from shoal.errors import DataError
 from shoal.messages import Payload, Task
 from shoal.seeds import rng
@@ -55,7 +55,7 @@ def work(
     draws = rng(seed, "train", task.client, task.number)
     payload, trained = algorithm.trainer.train(model, data, state.trainer, task, draws)
     tensors, upload = payload.tensors.with_group("private/", None), state.upload
-    if algorithm.upload != Chain():
+    if algorithm.upload != NOTHING:
         context = Context(task.client, task.version, payload.num_examples, seed, task.number)
         tensors, upload = algorithm.upload.apply(tensors, upload, context)
     kind = payload.kind

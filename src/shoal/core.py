@@ -268,6 +268,9 @@ class Chain:
         return value, tuple(states)
 
 
+NOTHING = Chain()
+
+
 def chain(*transforms: Transform[Any]) -> Chain:
     """Transforms one after the other: `chain(Clip(1.0), ErrorFeedback(TopK(0.01)))`."""
     return Chain(transforms)
@@ -294,6 +297,9 @@ class Aggregator(Protocol[A]):
 
     def finish(self, acc: A) -> tuple[Tensors, A]:
         """The aggregate, and the accumulator to start the next commit with."""
+
+    def clear(self, acc: A) -> A:
+        """That accumulator alone, when what was folded is given up; what outlives commits stays."""
 
 
 class Plane(Protocol):

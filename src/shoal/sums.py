@@ -154,6 +154,9 @@ def accumulate(out: Array, leaf: Leaf, scale: float) -> None:
             leaf.add_to(out, scale)
             return
         leaf = leaf.dense()
+    if not fixed and out.size <= CHUNK:
+        out += np.multiply(leaf, scale, dtype=out.dtype, casting="same_kind")
+        return
     scratch = np.empty(min(CHUNK, out.size), np.float64 if fixed else out.dtype)
     for begin in range(0, out.size, CHUNK):
         target = out[begin : begin + CHUNK]

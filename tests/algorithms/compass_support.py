@@ -7,35 +7,24 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from shoal import exchange as ex
 from shoal import plain
-from shoal.algorithms.compass_groups import Bounds, CompassState, Group
-from shoal.algorithms.fedcompass import FedCompass, fedcompass
+from shoal.algorithms.compass_groups import CompassState
+from shoal.algorithms.fedcompass import FedCompass
 from shoal.core import Algorithm, Examples
-from shoal.errors import ConfigError
 from shoal.messages import (
     Aggregate,
-    ClientRecord,
-    Commit,
     CommitRecord,
     Dispatch,
     Task,
     TaskRecord,
-    Timer,
-    Update,
 )
 from shoal.node import Node
 from shoal.planes import Local
-from shoal.simulation import Constant, Devices, Exponential, LogNormal, OnOff, Uniform
-from shoal.staleness import Constant as Undamped
-from shoal.staleness import Hinge
+from shoal.simulation import Devices
 from shoal.testing import Script
 from shoal.trainers.quadratic import Quadratic
-from shoal.transforms import Momentum
 from shoal.transports import Simulator, steps
 
 TRAINER = Quadratic(lr=0.01, start=10.0)
@@ -154,5 +143,3 @@ def late_then_on_time() -> tuple[Script, int]:
     assert dispatched(actions) == [("a", 70)]  # to be there at 320: 90 s at 1.27 s per step
     assert 0 not in script.state.groups
     return script, late
-
-

@@ -1,43 +1,38 @@
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from compass_support import (
+    TRAINER,
+    Applied,
+    Assigned,
+    clients,
+    commits,
+    dispatched,
+    folded,
+    join,
+    late_then_on_time,
+    next_arrival,
+    round_trip,
+    simulate,
+)
 
-from shoal import exchange as ex
 from shoal import plain
-from shoal.algorithms.compass_groups import Bounds, CompassState, Group
+from shoal.algorithms.compass_groups import CompassState, Group
 from shoal.algorithms.fedcompass import FedCompass, fedcompass
-from shoal.core import Algorithm, Examples
 from shoal.errors import ConfigError
 from shoal.messages import (
     Aggregate,
-    ClientRecord,
     Commit,
-    CommitRecord,
-    Dispatch,
-    Task,
-    TaskRecord,
-    Timer,
     Update,
 )
-from shoal.node import Node
-from shoal.planes import Local
-from shoal.simulation import Constant, Devices, Exponential, LogNormal, OnOff, Uniform
+from shoal.simulation import Constant, Devices
 from shoal.staleness import Constant as Undamped
 from shoal.staleness import Hinge
 from shoal.testing import Script
 from shoal.trainers.quadratic import Quadratic
 from shoal.transforms import Momentum
-from shoal.transports import Simulator, steps
-
-from compass_support import *
-
 
 GOLDEN_SPEEDS = {"c0": 1.0, "c1": 1.25, "c2": 2.0, "c3": 4.0, "c4": 5.0}
 # time, event, staleness of what is applied, new (client, steps, group), version after
@@ -201,6 +196,12 @@ def test_weights_by_examples() -> None:
     together = script.update("c", num_examples=60, steps=100)
     weights = [act.weight for act in together if isinstance(act, Aggregate)]
     assert weights == pytest.approx([0.15, 0.05, 0.3])
+    script.wait(100)
+    script.update("a", num_examples=30, steps=100)
+    script.update("b", num_examples=10, steps=100)
+    without_c = script.leave("c")  # which counts no longer
+    weights = [act.weight for act in without_c if isinstance(act, Aggregate)]
+    assert weights == pytest.approx([0.5 * 30 / 40, 0.5 * 10 / 40])
 
 
 def test_m_counts_who_is_present_or_contributes() -> None:

@@ -1,43 +1,15 @@
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
-
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from compass_support import dispatched, folded, join, late_then_on_time
 
-from shoal import exchange as ex
-from shoal import plain
 from shoal.algorithms.compass_groups import Bounds, CompassState, Group
-from shoal.algorithms.fedcompass import FedCompass, fedcompass
-from shoal.core import Algorithm, Examples
-from shoal.errors import ConfigError
+from shoal.algorithms.fedcompass import FedCompass
 from shoal.messages import (
     Aggregate,
-    ClientRecord,
     Commit,
-    CommitRecord,
     Dispatch,
-    Task,
-    TaskRecord,
     Timer,
-    Update,
 )
-from shoal.node import Node
-from shoal.planes import Local
-from shoal.simulation import Constant, Devices, Exponential, LogNormal, OnOff, Uniform
-from shoal.staleness import Constant as Undamped
-from shoal.staleness import Hinge
 from shoal.testing import Script
-from shoal.trainers.quadratic import Quadratic
-from shoal.transforms import Momentum
-from shoal.transports import Simulator, steps
-
-from compass_support import *
-
 
 # Late arrivals, leaves, failures
 

@@ -1,43 +1,23 @@
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
+from compass_support import clients, folded, next_arrival, round_trip, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoal import exchange as ex
-from shoal import plain
-from shoal.algorithms.compass_groups import Bounds, CompassState, Group
+from shoal.algorithms.compass_groups import CompassState
 from shoal.algorithms.fedcompass import FedCompass, fedcompass
-from shoal.core import Algorithm, Examples
-from shoal.errors import ConfigError
+from shoal.core import Algorithm
 from shoal.messages import (
-    Aggregate,
     ClientRecord,
-    Commit,
-    CommitRecord,
-    Dispatch,
-    Task,
     TaskRecord,
-    Timer,
-    Update,
 )
 from shoal.node import Node
-from shoal.planes import Local
 from shoal.simulation import Constant, Devices, Exponential, LogNormal, OnOff, Uniform
-from shoal.staleness import Constant as Undamped
-from shoal.staleness import Hinge
 from shoal.testing import Script
 from shoal.trainers.quadratic import Quadratic
-from shoal.transforms import Momentum
-from shoal.transports import Simulator, steps
-
-from compass_support import *
-
 
 # O-C3: invariants
 

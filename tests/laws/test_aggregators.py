@@ -17,6 +17,7 @@ from shoal.aggregators import (
     CounterMax,
     GeometricMedian,
     Krum,
+    Latest,
     Mean,
     Median,
     Routed,
@@ -38,6 +39,7 @@ EXAMPLES: dict[str, tuple[Aggregator[Any], ...]] = {
     "Routed": (Routed(Mean()), Routed(Mean(exact=True), {"control/": Sum()}), Routed(Krum(f=1))),
     "BufferMean": (BufferMean(), BufferMean(exact=True)),
     "CounterMax": (CounterMax(),),
+    "Latest": (Latest(10),),
 }
 ALL = [example for examples in EXAMPLES.values() for example in examples]
 MODEL = Tensors.of({"a": np.zeros((2, 3)), "b": np.zeros(4), "c": np.zeros(())}, np.float32)
@@ -134,9 +136,17 @@ def test_float_rules_agree_to_rounding(
 
 
 @every
+@given(given_=real_sets)
+def test_clear_leaves_what_finish_leaves(rule: Aggregator[Any], given_: list[Given]) -> None:
+    cleared = rule.clear(fold(rule, given_))
+    finished = rule.finish(fold(rule, given_))[1]
+    assert plain.same(cleared, finished)
+
+
+@every
 @given(row=st.lists(real, min_size=D, max_size=D), n=st.integers(5, 9))
 def test_unanimity(rule: Aggregator[Any], row: list[float], n: int) -> None:
-    if isinstance(inside(rule), Sum):
+    if isinstance(inside(rule), Sum | Latest):
         return
     np.testing.assert_allclose(run(rule, updates([row] * n)).dense, row, rtol=1e-6, atol=1e-6)
 
@@ -146,7 +156,7 @@ def test_unanimity(rule: Aggregator[Any], row: list[float], n: int) -> None:
 def test_translation_equivariance(
     rule: Aggregator[Any], given_: list[Given], shift: list[int]
 ) -> None:
-    if isinstance(inside(rule), Sum):
+    if isinstance(inside(rule), Sum | Latest):
         return
     by = np.array(shift, np.float32)
     moved = [(c, v.with_flat(v.dense + by), w) for c, v, w in given_]

@@ -5,6 +5,7 @@ from typing import Any
 from shoal.aggregators.buffers import BufferMean, CounterMax
 from shoal.aggregators.geometric_median import GeometricMedian
 from shoal.aggregators.krum import Krum
+from shoal.aggregators.latest import Latest
 from shoal.aggregators.mean import Mean
 from shoal.aggregators.median import Median
 from shoal.aggregators.routed import Routed
@@ -19,6 +20,7 @@ AGGREGATORS: dict[str, type[Aggregator[Any]]] = {
     "TrimmedMean": TrimmedMean,
     "Krum": Krum,
     "GeometricMedian": GeometricMedian,
+    "Latest": Latest,
     "Routed": Routed,
     "BufferMean": BufferMean,
     "CounterMax": CounterMax,
@@ -30,6 +32,7 @@ __all__ = [
     "CounterMax",
     "GeometricMedian",
     "Krum",
+    "Latest",
     "Mean",
     "Median",
     "Routed",

@@ -47,6 +47,10 @@ class BufferMean:
         """The mean, and an empty accumulator."""
         return acc.mean(), acc.cleared()
 
+    def clear(self, acc: WeightedSum) -> WeightedSum:
+        """An empty accumulator."""
+        return acc.cleared()
+
 
 @dataclass(frozen=True, eq=False)
 class Tops:
@@ -82,6 +86,10 @@ class CounterMax:
         layout = acc.like.layout
         values = np.where(acc.top == _least(layout), 0, acc.top).astype(layout.dtype, copy=False)
         return Tensors(layout, values), _tops(layout)
+
+    def clear(self, acc: Tops) -> Tops:
+        """An empty accumulator."""
+        return _tops(acc.like.layout)
 
 
 def _tops(layout: Layout) -> Tops:

@@ -59,6 +59,10 @@ class GeometricMedian:
                 point = self._closer(point, rows)
         return result(point, layout), acc.cleared()
 
+    def clear(self, acc: Members) -> Members:
+        """The empty set."""
+        return acc.cleared()
+
     def _closer(self, point: Array, rows: Sequence[Array]) -> Array:
         squared = np.zeros(len(rows))
         for where, block in blocks(rows):

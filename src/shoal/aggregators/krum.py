@@ -69,6 +69,10 @@ class Krum:
                 out[where] = block.mean(axis=0)
         return result(out, layout), acc.cleared()
 
+    def clear(self, acc: Members) -> Members:
+        """The empty set."""
+        return acc.cleared()
+
     def _chosen(self, rows: Sequence[Array]) -> list[int]:
         n, least = len(rows), max(2 * self.f + 3, self.m, (self.neighbors or 0) + 1)
         if n < least:

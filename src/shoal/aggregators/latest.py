@@ -93,5 +93,8 @@ class Latest:
         """The mean over all clients; the accumulator remembers them."""
         layout = acc.like.layout
         mean = acc.total / max(self.clients, len(acc.latest))
-        kept = replace(acc, fresh=frozenset())
-        return Tensors(layout, mean.astype(layout.dtype, copy=False)), kept
+        return Tensors(layout, mean.astype(layout.dtype, copy=False)), self.clear(acc)
+
+    def clear(self, acc: Memory) -> Memory:
+        """The same memory: what a client last sent stays its latest, committed or not."""
+        return replace(acc, fresh=frozenset())

@@ -45,3 +45,7 @@ class Mean:
     def finish(self, acc: WeightedSum) -> tuple[Tensors, WeightedSum]:
         """The mean, and an empty accumulator."""
         return acc.mean(), acc.cleared()
+
+    def clear(self, acc: WeightedSum) -> WeightedSum:
+        """An empty accumulator."""
+        return acc.cleared()

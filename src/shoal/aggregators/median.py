@@ -33,3 +33,7 @@ class Median:
         layout = acc.like.layout
         median = per_coordinate(acc.rows(), layout.size, middle)
         return result(median, layout), acc.cleared()
+
+    def clear(self, acc: Members) -> Members:
+        """The empty set."""
+        return acc.cleared()

@@ -103,3 +103,9 @@ class Routed:
         sent = {prefix: value for prefix, count, (value, _) in groups if count}
         cleared = Split(acc.prefixes, (0,) * len(acc.counts), tuple(part for _, part in done))
         return Tensors(main.layout, main.flat, sent), cleared
+
+    def clear(self, acc: Split) -> Split:
+        """The accumulators, each cleared."""
+        rules = (self.default, *(self.rule(prefix) for prefix in acc.prefixes))
+        parts = (rule.clear(part) for rule, part in zip(rules, acc.parts, strict=True))
+        return Split(acc.prefixes, (0,) * len(acc.counts), tuple(parts))

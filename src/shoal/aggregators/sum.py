@@ -42,3 +42,7 @@ class Sum:
     def finish(self, acc: WeightedSum) -> tuple[Tensors, WeightedSum]:
         """The sum, and an empty accumulator."""
         return acc.sum(), acc.cleared()
+
+    def clear(self, acc: WeightedSum) -> WeightedSum:
+        """An empty accumulator."""
+        return acc.cleared()

@@ -63,6 +63,10 @@ class TrimmedMean:
         trimmed = per_coordinate(acc.rows(), layout.size, self._trimmed)
         return result(trimmed, layout), acc.cleared()
 
+    def clear(self, acc: Members) -> Members:
+        """The empty set."""
+        return acc.cleared()
+
     def _trimmed(self, block: Array, counts: Array) -> Array:
         drop = np.floor(counts * (self.fraction or 0.0)) if self.f is None else self.f
         rank = np.arange(len(block))[:, None]

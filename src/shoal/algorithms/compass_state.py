@@ -90,9 +90,11 @@ class CompassState:
         waiting, updates = (*group.waiting, client), (*group.updates, update)
         return self.with_group(number, replace(group, waiting=waiting, updates=updates))
 
-    def without(self, client: str) -> "CompassState":
-        """With a client in no group; its updates stay."""
-        return replace(self, groups={n: g.without(client) for n, g in self.groups.items()})
+    def without(self, client: str, *, gone: bool = False) -> "CompassState":
+        """With a client in no group; its updates stay, and its speed in case it comes back."""
+        shares = self.shares.without(client) if gone else self.shares
+        groups = {n: group.without(client) for n, group in self.groups.items()}
+        return replace(self, groups=groups, shares=shares)
 
     def overdue(self, number: int) -> "CompassState":
         """With nobody at work for a group whose latest time came before: they are lost."""
@@ -104,10 +106,6 @@ class CompassState:
     def without_group(self, number: int) -> "CompassState":
         """With one group less."""
         return replace(self, groups={n: g for n, g in self.groups.items() if n != number})
-
-    def left(self, client: str) -> "CompassState":
-        """With a client that is gone; its speed is kept for its return."""
-        return replace(self.without(client), shares=self.shares.without(client))
 
     def with_group(self, number: int, group: Group) -> "CompassState":
         """With one group replaced."""

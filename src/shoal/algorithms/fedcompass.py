@@ -81,12 +81,12 @@ class FedCompass(Coordinator[CompassState]):
 
     def on_leave(self, state: CompassState, client: str, view: View) -> Compassed:
         """It gets no task with its group."""
-        return self._settle(state.left(client), view)
+        return self._settle(state.without(client, gone=True), view)
 
     def on_fail(self, state: CompassState, task: Task, reason: str, view: View) -> Compassed:
         """Its group goes on without it; another task for it if it is still there."""
         present = {task.client}.intersection(view.idle)
-        return self._settle(state.without(task.client), view, assign=present)
+        return self._settle(state.without(task.client, gone=not present), view, assign=present)
 
     def on_update(self, state: CompassState, update: Update, view: View) -> Compassed:
         """Apply a first arrival; put a late one aside; else wait for the group."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal.aggregators import Routed
-from shoal.core import Aggregator, Context, Transform
+from shoal.core import NOTHING, Aggregator, Context, Transform
 from shoal.errors import ProtocolError
 from shoal.messages import Payload
 from shoal.tensors import Tensors, difference
@@ -79,16 +79,16 @@ class Local:
         self.version += 1
         if self.folded:
             value, self._accumulator = self.aggregator.finish(self._accumulator)
-            context = Context(version=self.version, seed=self.seed, number=self.version)
-            step, self._optimizer = self.optimizer.apply(value, self._optimizer, context)
-            self._model = _add(model, step)
+            if self.optimizer != NOTHING:
+                context = Context(version=self.version, seed=self.seed, number=self.version)
+                value, self._optimizer = self.optimizer.apply(value, self._optimizer, context)
+            self._model = _add(model, value)
             self.folded = 0
         return self.model
 
     def abandon(self) -> None:
         """Forget what was folded since the last commit."""
-        # Not a fresh accumulator: some rules remember every client's last update over commits.
-        _, self._accumulator = self.aggregator.finish(self._accumulator)
+        self._accumulator = self.aggregator.clear(self._accumulator)
         self.folded = 0
 
     def snapshot(self) -> Snapshot:
@@ -113,6 +113,8 @@ class Local:
 
 
 def _add(model: Tensors, step: Tensors) -> Tensors:
+    if not step.groups:
+        return Tensors(model.layout, model.dense + step.dense, model.groups)
     groups = dict(model.groups)
     for prefix, group in step.groups.items():
         old = model.groups[prefix]
