@@ -60,7 +60,7 @@ def compare() -> list[shoal.Experiment]:
         "FedAsync": shoal.fedasync(alpha=0.6, trainer=trainer),
         "FedCompass": shoal.fedcompass(min_steps=8, max_steps=40, trainer=trainer),
     }
-    speeds = {
+    speeds: dict[str, shoal.Distribution] = {
         "log-normal": shoal.LogNormal(median=0.05, sigma=0.6),
         "exponential": shoal.Exponential(mean=0.06),
     }

@@ -37,7 +37,8 @@ _NAMES = {
     "shoal.rules": "ControlVariate Proximal",
     "shoal.runner": "execute replay resume simulate",
     "shoal.simulation": (
-        "Constant Devices Exponential LogNormal Normal OnOff Trace TraceAvailability Uniform"
+        "Constant Devices Distribution Exponential LogNormal Normal OnOff Trace TraceAvailability "
+        "Uniform"
     ),
     "shoal.tensors": "Tensors",
     "shoal.transforms": (

@@ -65,6 +65,7 @@ from shoal.runner import resume as resume
 from shoal.runner import simulate as simulate
 from shoal.simulation import Constant as Constant
 from shoal.simulation import Devices as Devices
+from shoal.simulation import Distribution as Distribution
 from shoal.simulation import Exponential as Exponential
 from shoal.simulation import LogNormal as LogNormal
 from shoal.simulation import Normal as Normal

@@ -36,12 +36,6 @@ def dispatches(*clients: str) -> list[Action]:
     return [Dispatch(client) for client in clients]
 
 
-def closed_form(steps: int) -> tuple[float, float]:
-    """The fixed point of FedAvg on Q3, and the factor by which a round comes closer to it."""
-    c = 1 - (1 - 0.1 * np.array(Q3_A)) ** steps
-    return float(P @ (c * Q3_B) / (P @ c)), float(1 - P @ c)
-
-
 # Rounds
 
 

@@ -23,6 +23,12 @@ P = np.array(Q3_P) / sum(Q3_P)
 NEXT = Timer(BEGIN, 0.0)
 
 
+def closed_form(steps: int) -> tuple[float, float]:
+    """The fixed point of FedAvg on Q3, and the factor by which a round comes closer to it."""
+    c = 1 - (1 - 0.1 * np.array(Q3_A)) ** steps
+    return float(P @ (c * Q3_B) / (P @ c)), float(1 - P @ c)
+
+
 def test_iterates_on_the_quadratic_federation() -> None:
     xs = play(fedavg(trainer=TRAINER), q3(), 60).xs
     assert xs[0] == 10
