@@ -69,6 +69,23 @@ def test_show_data_prints_and_plots(capsys: pytest.CaptureFixture) -> None:
     assert Path("data.svg").read_text("utf-8").startswith("<svg")
 
 
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    command = f"'{sys.executable}' -m shoal.cli show algorithms | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_runs_of_one_name_are_told_apart(capsys: pytest.CaptureFixture) -> None:
+    for _ in range(2):
+        assert main(["run", REF, *SHORT]) == 0
+    capsys.readouterr()
+    assert main(["show", "runs/softmax", "runs/softmax-2"]) == 0
+    out = capsys.readouterr().out
+    assert "softmax (softmax)" in out
+    assert "softmax (softmax-2)" in out
+
+
 def test_show_algorithms_lists_the_library(capsys: pytest.CaptureFixture) -> None:
     from shoal.algorithms import ALGORITHMS
 
@@ -138,6 +155,10 @@ def test_new_writes_an_algorithm_whose_test_passes_at_once() -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "3 passed" in done.stdout
+    ref = "my_quorum/my_quorum_experiment.py:my_quorum_digits"
+    assert shoal("run", ref, "--set", "log=true", "--set", "commits=3").returncode == 0
+    replayed = shoal("replay", "runs/my_quorum_digits")
+    assert "the same bits" in replayed.stdout, replayed.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

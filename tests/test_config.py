@@ -65,6 +65,7 @@ def test_a_factory_may_be_named_by_hand() -> None:
         ("data.partition.alpha=-1", "alpha"),
         ("algorithm.kind=fedavgg", "algorithm.kind: unknown name 'fedavgg'; did you mean fedavg"),
         ("data.partition.kind=dirichle", "unknown name 'dirichle'; did you mean dirichlet"),
+        ("algorithm.upload=3", "algorithm.upload: expected a table whose kind is one of Clip"),
         ("transport=carrier", "'carrier'"),
         ("evaluate_every=0", "evaluate_every"),
         ("seed", "path=value"),

@@ -5,9 +5,11 @@ file; every field of it is changed by `--set path=value`.
 """
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from types import FrameType
@@ -41,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ShoalError as error:
         print(f"shoal: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader has seen enough, e.g. `shoal show data ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -288,6 +293,11 @@ def _present(paths: Sequence[Path], report_path: Path) -> int:
     from shoal.tracking.tables import comparison, show
 
     runs = [read(path) for path in paths]
+    names = [run.meta.name for run in runs]
+    for at, run in enumerate(runs):
+        if names.count(run.meta.name) > 1:  # tell them apart by where they lie
+            title = f"{run.meta.name} ({run.path.name})"
+            runs[at] = replace(run, meta=replace(run.meta, name=title))
     for run in runs:
         for note in run.notes:
             print(f"shoal: {run.path}: {note}", file=sys.stderr)

@@ -93,6 +93,9 @@ def decode(hint: Any, data: Any, path: str = "") -> Any:
         return tuple(decode(_item(hint), v, f"{path}[{i}]") for i, v in enumerate(data))
     if isinstance(data, str) and _takes_callable(hint):
         return resolve(data, path) if ":" in data or not _takes_text(hint) else data
+    if scope(hint):
+        known = ", ".join(scope(hint))
+        raise ConfigError(path, f"expected a table whose kind is one of {known}, got {data!r}")
     if hint is Any or not _is_plain(hint):
         return data
     return plain_decode(hint, data, path=path)

@@ -86,10 +86,11 @@ def name_of(value: Callable[..., Any], hint: Any = Any) -> str:
 
 
 def _file(module: str) -> str:
-    path = FILES.get(module)
-    if path is None and module == "__main__":
-        path = getattr(sys.modules[module], "__file__", None)
-    if path is None:
+    """How to find a module again: by name, or by file if it is a file of the user's."""
+    path = getattr(sys.modules[module], "__file__", None)
+    mine = module == "__main__" or module in FILES
+    beside = path and any(Path(path).parent == Path(file).parent for file in FILES.values())
+    if path is None or not (mine or beside):
         return module
     try:
         return Path(path).resolve().relative_to(Path.cwd()).as_posix()
@@ -108,6 +109,9 @@ def _module(where: str, path: str) -> ModuleType:
     file = Path(where).resolve()
     if not file.is_file():
         raise ConfigError(path or where, f"there is no file {where}")
+    for loaded in list(sys.modules.values()):
+        if getattr(loaded, "__file__", None) == str(file):
+            return loaded
     name = "shoal_user_" + "_".join(file.with_suffix("").parts[1:])
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)

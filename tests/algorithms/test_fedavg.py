@@ -25,7 +25,7 @@ from shoal.messages import (
 from shoal.tensors import equal
 from shoal.testing import MODEL, Script
 from shoal.trainers.quadratic import Quadratic
-from support import Q3_A, Q3_B, Q3_P
+from support import Q3_P
 
 TRAINER = Quadratic(lr=0.1, local_steps=5, start=10.0)
 P = np.array(Q3_P) / sum(Q3_P)
