@@ -7,19 +7,9 @@ x <- x + lr * m / (sqrt(v) + tau)
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from shoal import adaptive
 from shoal.core import Context
-from shoal.errors import fraction, positive
-from shoal.tensors import Tensors, zeros
-
-
-@dataclass(frozen=True, eq=False)
-class Slots:
-    """Running averages, in the model's dtype: of the delta, and of its square."""
-
-    m: Tensors
-    v: Tensors
+from shoal.tensors import Tensors
 
 
 @dataclass(frozen=True)
@@ -40,22 +30,14 @@ class Adagrad:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        positive("lr", self.lr)
-        fraction("b1", self.b1, one=False)
-        positive("tau", self.tau)
-        positive("v0", self.tau if self.v0 is None else self.v0)
+        adaptive.check(self)
 
-    def init(self, model: Tensors) -> Slots:
+    def init(self, model: Tensors) -> adaptive.Slots:
         """m = 0, v = v0."""
-        layout = model.layout
-        v0 = self.tau**2 if self.v0 is None else self.v0
-        return Slots(zeros(layout), Tensors(layout, np.full(layout.size, v0, layout.dtype)))
+        return adaptive.start(self, model)
 
-    def apply(self, value: Tensors, state: Slots, ctx: Context) -> tuple[Tensors, Slots]:
+    def apply(
+        self, value: Tensors, state: adaptive.Slots, ctx: Context
+    ) -> tuple[Tensors, adaptive.Slots]:
         """The step lr * m / (sqrt(v) + tau), and the slots."""
-        d, old = value.dense, state.v.dense
-        m = self.b1 * state.m.dense + (1 - self.b1) * d
-        v = old + np.square(d)
-        step = self.lr * m / (np.sqrt(v) + self.tau)
-        layout = state.m.layout
-        return value.with_flat(step), Slots(Tensors(layout, m), Tensors(layout, v))
+        return adaptive.step(self, value, state, lambda v, d2: v + d2)

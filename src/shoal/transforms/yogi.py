@@ -9,17 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shoal import adaptive
 from shoal.core import Context
-from shoal.errors import fraction, positive
-from shoal.tensors import Tensors, zeros
-
-
-@dataclass(frozen=True, eq=False)
-class Slots:
-    """Running averages, in the model's dtype: of the delta, and of its square."""
-
-    m: Tensors
-    v: Tensors
+from shoal.errors import fraction
+from shoal.tensors import Tensors
 
 
 @dataclass(frozen=True)
@@ -42,24 +35,17 @@ class Yogi:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        positive("lr", self.lr)
-        fraction("b1", self.b1, one=False)
+        adaptive.check(self)
         fraction("b2", self.b2, one=False)
-        positive("tau", self.tau)
-        positive("v0", self.tau if self.v0 is None else self.v0)
 
-    def init(self, model: Tensors) -> Slots:
+    def init(self, model: Tensors) -> adaptive.Slots:
         """m = 0, v = v0."""
-        layout = model.layout
-        v0 = self.tau**2 if self.v0 is None else self.v0
-        return Slots(zeros(layout), Tensors(layout, np.full(layout.size, v0, layout.dtype)))
+        return adaptive.start(self, model)
 
-    def apply(self, value: Tensors, state: Slots, ctx: Context) -> tuple[Tensors, Slots]:
+    def apply(
+        self, value: Tensors, state: adaptive.Slots, ctx: Context
+    ) -> tuple[Tensors, adaptive.Slots]:
         """The step lr * m / (sqrt(v) + tau), and the slots."""
-        d, old = value.dense, state.v.dense
-        m = self.b1 * state.m.dense + (1 - self.b1) * d
-        square = np.square(d)
-        v = old - (1 - self.b2) * square * np.sign(old - square)
-        step = self.lr * m / (np.sqrt(v) + self.tau)
-        layout = state.m.layout
-        return value.with_flat(step), Slots(Tensors(layout, m), Tensors(layout, v))
+        return adaptive.step(
+            self, value, state, lambda v, d2: v - (1 - self.b2) * d2 * np.sign(v - d2)
+        )
