@@ -118,6 +118,16 @@ def test_a_real_time_run_is_resumed(tmp_path: Path) -> None:
     assert run.evaluations[-1].metrics["accuracy"] > 0.8
 
 
+def test_client_states_that_spill_give_the_same_bits(tmp_path: Path) -> None:
+    experiment = short(experiments.softmax())
+    execute(experiment, tmp_path / "memory")
+    spilled = replace(experiment, resident_clients=2)
+    ticks = count()
+    execute(spilled, tmp_path / "spilled", stop=lambda: next(ticks) >= 25)
+    resume(tmp_path / "spilled")
+    assert equal(final(tmp_path / "spilled"), final(tmp_path / "memory"))
+
+
 def test_a_changed_log_is_noticed(tmp_path: Path) -> None:
     execute(replace(short(experiments.softmax()), log=True), tmp_path)
     data = bytearray((tmp_path / "inputs.bin").read_bytes())

@@ -1,10 +1,14 @@
 """The typed description of a run, and what it is made of once it is built."""
 
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from shoal import config
+from shoal.client import fresh
 from shoal.combinators import evaluate_every, relay, until
 from shoal.core import Aggregator, Algorithm, Chain, Coordinator
 from shoal.data import Dataset, Federation
@@ -14,6 +18,7 @@ from shoal.node import Node
 from shoal.planes import Local
 from shoal.seeds import integer
 from shoal.simulation import Devices
+from shoal.store import ClientStore, MemoryStore, SpillStore
 from shoal.tensors import Tensors
 from shoal.transports import Simulator, Threads, Tree
 
@@ -59,6 +64,8 @@ class Experiment:
         relays: a level between server and clients, if any.
         transport: "simulator" (virtual time) or "threads" (this process, real time).
         workers: clients that train at once under "threads".
+        resident_clients: client states kept in memory, the others in a temporary file; None for
+            all of them.
         checkpoint_every: commits between checkpoints; 0 for none but at an interruption.
         log: keep the input log that `shoal replay` needs; it holds every update.
         sinks: further places for records, e.g. "tensorboard".
@@ -78,6 +85,7 @@ class Experiment:
     relays: Relays | None = None
     transport: Literal["simulator", "threads"] = "simulator"
     workers: int = 2
+    resident_clients: int | None = None
     checkpoint_every: int = 0
     log: bool = False
     sinks: tuple[str, ...] = ()
@@ -89,6 +97,8 @@ class Experiment:
             raise ConfigError("commits", "give commits, seconds or target, or the run never ends")
         positive("evaluate_every", self.evaluate_every)
         positive("workers", self.workers)
+        if self.resident_clients is not None:
+            positive("resident_clients", self.resident_clients)
         positive("checkpoint_every", self.checkpoint_every, zero=True)
         if self.relays is not None and self.transport != "simulator":
             raise ConfigError("relays", "are simulated only: set transport to 'simulator'")
@@ -134,15 +144,24 @@ def build(experiment: Experiment) -> Built:
     if experiment.transport == "threads":
         transport = Threads(
             algorithm, federation, evaluate=evaluate, seed=experiment.seed,
-            workers=experiment.workers,
+            workers=experiment.workers, store=_store(experiment, algorithm, model),
         )  # fmt: skip
     elif experiment.relays is not None:
         transport = _tree(experiment, experiment.relays, algorithm, federation, model, evaluate)
     else:
         transport = Simulator(
-            algorithm, federation, experiment.devices, evaluate=evaluate, seed=experiment.seed
-        )
+            algorithm, federation, experiment.devices, evaluate=evaluate, seed=experiment.seed,
+            store=_store(experiment, algorithm, model),
+        )  # fmt: skip
     return Built(experiment, node, transport, federation, algorithm)
+
+
+def _store(experiment: Experiment, algorithm: Algorithm, model: Tensors) -> ClientStore:
+    if experiment.resident_clients is None:
+        return MemoryStore()
+    handle, name = tempfile.mkstemp(prefix="shoal-clients-", suffix=".sqlite")
+    os.close(handle)
+    return SpillStore(Path(name), fresh(algorithm, model), experiment.resident_clients)
 
 
 def _limited(experiment: Experiment) -> Coordinator[Any]:
@@ -178,7 +197,10 @@ def _tree(
             integer(experiment.seed, "relay", name),
         )
         devices = experiment.devices
-        simulator = Simulator(inner, clients, devices, seed=experiment.seed, begin=False)
+        simulator = Simulator(
+            inner, clients, devices, seed=experiment.seed, begin=False,
+            store=_store(experiment, inner, model),
+        )  # fmt: skip
         nodes[name] = (node, simulator)
     return Tree(nodes, relays.devices, evaluate=evaluate, seed=experiment.seed)
 

@@ -128,8 +128,9 @@ class SpillStore:
             self._file.execute("DELETE FROM states")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close and remove the file."""
         self._file.close()
+        self._path.unlink(missing_ok=True)
 
     def _spill(self, client: str, state: ClientState) -> None:
         found: Store = {}

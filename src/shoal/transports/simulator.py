@@ -114,6 +114,7 @@ class Simulator:
         self._sequence = 0
         self._pending: dict[int, tuple[Task, Tensors]] = {}
         self._busy: dict[str, int] = {}
+        self._counts: dict[str, int] = {}  # examples: gathering a client's data takes longer
         self._trained_states: dict[str, ClientState] = {}  # whose upload is on the way
         for client in sorted(clients):
             first = world.next_switch(seed, client, 0, 0.0)
@@ -175,7 +176,9 @@ class Simulator:
 
     def _assign(self, task: Task, model: Tensors, nbytes: int) -> None:
         world, client = self.world, task.client
-        count = self.algorithm.trainer.steps(len(self.clients[client]), task.config)
+        if client not in self._counts:
+            self._counts[client] = len(self.clients[client])
+        count = self.algorithm.trainer.steps(self._counts[client], task.config)
         start = self.now + world.download_seconds(self.seed, client, nbytes)
         seconds = world.compute_seconds(self.seed, client, task.number, count)
         self._busy[client] = task.id
