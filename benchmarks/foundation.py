@@ -89,7 +89,7 @@ def overhead() -> list[Figure]:
 
 
 def import_seconds() -> Figure:
-    """Best of several fresh interpreters, NumPy included."""
+    """Best of several fresh interpreters; what is used first is imported when it is."""
     script = "import time; t = time.perf_counter(); import shoal; print(time.perf_counter() - t)"
     command = [sys.executable, "-c", script]
     best = min(float(subprocess.check_output(command)) for _ in range(5))

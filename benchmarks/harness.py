@@ -76,10 +76,14 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def finish(name: str, title: str, text: str, figures: Sequence[Figure]) -> None:
     """Write `docs/results/<name>.md` (not for a quick run) and print the figures as JSON lines."""
     rows = "\n".join(
-        f"| {f.figure} | {f.value:,.4g} {f.unit} | {f.target} | {'yes' if f.holds else '**no**'} |"
+        f"| {f.figure} | {_number(f.value)} {f.unit} | {f.target} | {'yes' if f.holds else '**no**'} |"
         for f in figures
     )
     page = (
