@@ -76,16 +76,18 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def _row(f: Figure) -> str:
+    holds = "yes" if f.holds else "**no**"
+    return f"| {f.figure} | {_number(f.value)} {f.unit} | {f.target} | {holds} |"
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def finish(name: str, title: str, text: str, figures: Sequence[Figure]) -> None:
     """Write `docs/results/<name>.md` (not for a quick run) and print the figures as JSON lines."""
-    rows = "\n".join(
-        f"| {f.figure} | {_number(f.value)} {f.unit} | {f.target} | {'yes' if f.holds else '**no**'} |"
-        for f in figures
-    )
+    rows = "\n".join(_row(f) for f in figures)
     page = (
         f"# {title}\n\nMachine: {machine()}. Code at `{_commit()}`. "
         f"Repeat with `make bench NAME={name}`.\n\n"
