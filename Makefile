@@ -19,7 +19,7 @@ demo: $(STAMP)
 
 test: lint types layers sizes unit
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard src/shoal/kernels/*.c src/shoal/kernels/*.h)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	$(BIN)/python -c "import pathlib; pathlib.Path('$(STAMP)').touch()"

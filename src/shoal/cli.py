@@ -25,9 +25,17 @@ EXAMPLES = """examples:
   shoal run examples/digits.py:hello --set seed=1 --set commits=100
   shoal show runs/hello                          print a finished run; several are compared
   shoal show data examples/digits.py:hello       who has which data
+  shoal show plan --model-bytes 5GB --clients 1000 --memory 10GB
   shoal resume runs/hello                        go on after an interruption
   shoal replay runs/hello                        run a logged run again, exactly
 """
+PLAN_FLAGS = {
+    "model-bytes": "size of an update, e.g. 5GB",
+    "clients": "updates in a round",
+    "memory": "ceiling of one worker, e.g. 10GB",
+    "deadline": "from the first arrival to the commit, e.g. 10min",
+    "spread": "from the first arrival to the last, e.g. 60s",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,12 +89,18 @@ def _parser() -> argparse.ArgumentParser:
         "show",
         _show,
         "Print and compare runs, and write an HTML report; `show data REF` shows a partition, "
-        "`show algorithms` lists the library, `show toml REF` prints an experiment.",
+        "`show algorithms` lists the library, `show toml REF` an experiment, `show plan` plans.",
     )
-    show.add_argument("what", nargs="+", help="run directories, or: data REF, algorithms, toml REF")
+    show.add_argument("what", nargs="+", help="runs, or: data REF, algorithms, toml REF, plan")
     _settings(show)
     show.add_argument("--out", type=Path, help="file for the report or plot")
+    _amounts(show)
     return parser
+
+
+def _amounts(parser: argparse.ArgumentParser) -> None:
+    for flag, help in PLAN_FLAGS.items():
+        parser.add_argument(f"--{flag}", help=f"of `show plan`: {help}")
 
 
 def _settings(parser: argparse.ArgumentParser) -> None:
@@ -233,6 +247,12 @@ def _show(chosen: argparse.Namespace) -> int:
     what = chosen.what
     if what[0] == "algorithms" and len(what) == 1:
         return _show_algorithms()
+    planned = {flag: getattr(chosen, flag.replace("-", "_")) for flag in PLAN_FLAGS}
+    if what == ["plan"]:
+        return _show_plan(list(planned.values()), chosen.out or Path("plan.svg"))
+    for flag, value in planned.items():
+        if value is not None:
+            raise ConfigError(f"--{flag}", "belongs to `shoal show plan`")
     if what[0] in ("data", "toml"):
         if len(what) != 2:
             raise ConfigError(f"show {what[0]}", "give one experiment, e.g. file.py:function")
@@ -278,6 +298,14 @@ def _show_data(experiment: Any, path: Path) -> int:
     show(partition_table(labels(federation), table(federation)))
     path.write_text(plot(federation), "utf-8")
     print(f"plot: {path}")
+    return 0
+
+
+def _show_plan(amounts: list[str | None], path: Path) -> int:
+    from shoal.tracking.plan_view import show_plan, workload
+
+    model_bytes, clients, memory, deadline, spread = amounts
+    show_plan(workload(model_bytes, clients, memory, deadline, spread), path)
     return 0
 
 

@@ -64,6 +64,9 @@ class Experiment:
         relays: a level between server and clients, if any.
         transport: "simulator" (virtual time) or "threads" (this process, real time).
         workers: clients that train at once under "threads".
+        memory: bytes for updates that wait, accumulators and what a commit makes of them, at the
+            server and at each relay; what does not fit goes to disk. None for no limit. The model
+            and the server optimizer's state are beside it.
         resident_clients: client states kept in memory, the others in a temporary file; None for
             all of them.
         checkpoint_every: commits between checkpoints; 0 for none but at an interruption.
@@ -85,6 +88,7 @@ class Experiment:
     relays: Relays | None = None
     transport: Literal["simulator", "threads"] = "simulator"
     workers: int = 2
+    memory: int | None = None
     resident_clients: int | None = None
     checkpoint_every: int = 0
     log: bool = False
@@ -97,6 +101,8 @@ class Experiment:
             raise ConfigError("commits", "give commits, seconds or target, or the run never ends")
         positive("evaluate_every", self.evaluate_every)
         positive("workers", self.workers)
+        if self.memory is not None:
+            positive("memory", self.memory)
         if self.resident_clients is not None:
             positive("resident_clients", self.resident_clients)
         positive("checkpoint_every", self.checkpoint_every, zero=True)
@@ -132,7 +138,7 @@ def build(experiment: Experiment) -> Built:
     model = trainer.initial(experiment.seed)
     node = Node(
         evaluate_every(_limited(experiment), experiment.evaluate_every),
-        Local(algorithm.aggregator, algorithm.optimizer, experiment.seed),
+        Local(algorithm.aggregator, algorithm.optimizer, experiment.seed, budget=experiment.memory),
         model,
         experiment.seed,
     )
@@ -192,7 +198,7 @@ def _tree(
         clients = {c: federation[c] for c in federation.clients[i :: relays.count]}
         node = Node(
             relay(relays.coordinator, relays.commits),
-            Local(relays.aggregator, Chain(), experiment.seed),
+            Local(relays.aggregator, Chain(), experiment.seed, budget=experiment.memory),
             model,
             integer(experiment.seed, "relay", name),
         )

@@ -1,20 +1,24 @@
 """The accumulator of weighted sums: floating point, or fixed point with the same bits in any order.
 
 Fixed point: each weight * value and each weight is rounded to a multiple of 2**-bits and added as
-a 64-bit integer, which is associative. Anything that could overflow is refused before it is added.
+a 64-bit integer, which is associative. Anything that could overflow is refused, and leaves no trace
+in the sum.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import numpy as np
 
-from shoal.encoded import Array, Encoded
+from shoal import kernels
+from shoal.encoded import Array, Encoded, Quantized, Sparse, dense
 from shoal.errors import ConfigError, positive
 from shoal.parts import blank, ranges
 from shoal.tensors import Layout, Leaf, Tensors
 
-CHUNK = 1 << 15  # values at a time, so that intermediate results stay in the cache
+SMALL = 1 << 13  # values for which a call of NumPy is faster than one of a kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +50,17 @@ class WeightedSum:
             ConfigError: if the fixed-point sum could overflow.
             UpdateError: if a partial update has names that the model has not.
         """
+        layout = self.like.layout
+        whole = value.layout is layout or value.layout == layout
+        if whole and self.bits is not None and layout.size > SMALL:
+            return self.add_all([value], [weight])
         unit, bound, scale = weight, self.bound, weight
         if self.bits is not None:
             scale = weight * 2.0**self.bits
             unit = _rounded(abs(scale)) if weight >= 0 else -_rounded(abs(scale))
             bound += _rounded(_peak(value.dense) * abs(scale))
-        layout, total = self.like.layout, owned(self.total)
-        if value.layout is layout or value.layout == layout:
+        total = owned(self.total)
+        if whole:
             new = WeightedSum(
                 self.like, total, self.weight + unit, self.coverage, self.bits, bound, self.covered
             )
@@ -70,6 +78,54 @@ class WeightedSum:
             coverage[target] += unit
         return new
 
+    def add_all(self, values: Sequence[Tensors], weights: Sequence[float]) -> "WeightedSum":
+        """With several more updates, in one pass if all cover every coordinate.
+
+        The bits are those of adding one after another, but much less memory is moved.
+
+        Raises:
+            ConfigError: if the fixed-point sum could overflow; whole updates were not added then.
+            UpdateError: if a partial update has names that the model has not.
+        """
+        layout = self.like.layout
+        if not all(value.layout == layout for value in values):
+            new = self
+            for value, weight in zip(values, weights, strict=True):
+                new = new.add(value, weight)
+            return new
+        units = [self._units(weight) for weight in weights]
+        weight, total = self.weight, owned(self.total)
+        for _, unit in units:
+            weight += unit
+        leaves, scales = [value.flat for value in values], [scale for scale, _ in units]
+        if self.bits is None:
+            _fold(total, leaves, scales)
+            return self._with(total, weight, 0)
+        new = self._with(total, weight, self.bound)
+        new._check()
+        return self._with(total, weight, self.bound + new._add_exact(leaves, scales))
+
+    def _with(self, total: Array, weight: int | float, bound: int) -> "WeightedSum":
+        return WeightedSum(self.like, total, weight, self.coverage, self.bits, bound, self.covered)
+
+    def _units(self, weight: float) -> tuple[float, int | float]:
+        """What values are multiplied by, and what is added to the weight."""
+        if self.bits is None:
+            return weight, weight
+        scale = weight * 2.0**self.bits
+        return scale, _rounded(abs(scale)) if weight >= 0 else -_rounded(abs(scale))
+
+    def _add_exact(self, leaves: Sequence[Leaf], scales: Sequence[float]) -> int:
+        """Add rounded products; the sum of their bounds."""
+        room = (1 << 63) - 1 - self.bound
+        try:
+            peaks = kernels.fold_exact(self.total, [dense(x) for x in leaves], scales, room)
+        except kernels.Overflow as error:
+            bound = self.bound + _bound(error.peaks, scales)
+            self._with(self.total, self.weight, bound)._check()
+            raise
+        return _bound(peaks, scales)
+
     def join(self, other: "WeightedSum") -> "WeightedSum":
         """The sum of both.
 
@@ -86,7 +142,7 @@ class WeightedSum:
             self.bound + other.bound, self.covered + other.covered,
         )  # fmt: skip
         new._check()
-        total += other.total
+        kernels.merge(total, other.total)
         return new
 
     def mean(self) -> Tensors:
@@ -100,12 +156,14 @@ class WeightedSum:
             return Tensors(layout, out.astype(layout.dtype, copy=False))
         if not self.weight:
             return Tensors(layout, np.zeros(layout.size, layout.dtype))
-        return Tensors(layout, np.divide(self.total, self.weight).astype(layout.dtype, copy=False))
+        return Tensors(layout, _divided(self.total, self.weight, layout.dtype))
 
     def sum(self) -> Tensors:
         """The sum itself."""
-        out = self.total.copy() if self.bits is None else self.total * 2.0**-self.bits
-        return Tensors(self.like.layout, out.astype(self.like.layout.dtype, copy=False))
+        layout = self.like.layout
+        if self.bits is not None:
+            return Tensors(layout, _divided(self.total, 2.0**self.bits, layout.dtype))
+        return Tensors(layout, self.total.astype(layout.dtype))
 
     def cleared(self) -> "WeightedSum":
         """An empty one of the same kind."""
@@ -148,26 +206,45 @@ def owned(array: Array) -> Array:
 
 def accumulate(out: Array, leaf: Leaf, scale: float) -> None:
     """Add scale * leaf to `out` in place, rounding each product if `out` holds integers."""
-    fixed = out.dtype.kind == "i"
-    if isinstance(leaf, Encoded):
-        if not fixed:
-            leaf.add_to(out, scale)
-            return
-        leaf = leaf.dense()
-    if not fixed and out.size <= CHUNK:
+    if out.dtype.kind == "i":
+        if out.size > SMALL:
+            kernels.fold_exact(out, [dense(leaf)], [scale])
+        else:
+            out += np.rint(np.multiply(dense(leaf), scale, dtype=np.float64)).astype(np.int64)
+    elif out.size > SMALL:
+        _fold(out, [leaf], [scale])
+    elif isinstance(leaf, Encoded):
+        leaf.add_to(out, scale)
+    else:
         out += np.multiply(leaf, scale, dtype=out.dtype, casting="same_kind")
-        return
-    scratch = np.empty(min(CHUNK, out.size), np.float64 if fixed else out.dtype)
-    for begin in range(0, out.size, CHUNK):
-        target = out[begin : begin + CHUNK]
-        product = scratch[: target.size]
-        piece = leaf[begin : begin + CHUNK]
-        np.multiply(piece, scale, out=product, dtype=product.dtype, casting="same_kind")
-        target += np.rint(product, out=product).astype(np.int64) if fixed else product
+
+
+def _fold(out: Array, leaves: Sequence[Leaf], scales: Sequence[float]) -> None:
+    kernels.fold(out, [_source(leaf) for leaf in leaves], scales)
+
+
+def _source(leaf: Leaf) -> kernels.Source:
+    if isinstance(leaf, Quantized):
+        return kernels.Codes(leaf.codes, leaf.scales, leaf.block)
+    if isinstance(leaf, Sparse):
+        return kernels.Pairs(leaf.indices, dense(leaf.values))
+    return dense(leaf)
+
+
+def _bound(peaks: Sequence[float], scales: Sequence[float]) -> int:
+    return sum(_rounded(p * abs(scale)) for p, scale in zip(peaks, scales, strict=True))
 
 
 def _peak(flat: Array) -> float:
+    if flat.size > SMALL:
+        return kernels.peak(flat)
     return max(float(flat.max()), -float(flat.min())) if flat.size else 0.0
+
+
+def _divided(total: Array, weight: float, dtype: np.dtype[Any]) -> Array:
+    if total.size > SMALL:
+        return kernels.divide(total, weight, dtype)
+    return np.divide(total, weight).astype(dtype, copy=False)
 
 
 def _rounded(value: float) -> int:

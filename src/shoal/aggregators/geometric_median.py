@@ -11,7 +11,7 @@ import numpy as np
 
 from shoal.encoded import Array
 from shoal.errors import ConfigError, positive
-from shoal.members import Members, blocks, empty, middle, per_coordinate, result
+from shoal.members import Members, Row, blocks, empty, middle, per_coordinate, result
 from shoal.tensors import Tensors
 
 
@@ -52,26 +52,26 @@ class GeometricMedian:
 
     def finish(self, acc: Members) -> tuple[Tensors, Members]:
         """The geometric median, and the empty set."""
-        layout, rows = acc.like.layout, acc.rows()
-        point = per_coordinate(rows, layout.size, middle)
-        if rows:
+        layout = acc.like.layout
+        point = per_coordinate(acc, middle, np.result_type(layout.dtype, np.float32))
+        if rows := acc.rows():
             for _ in range(self.passes):
-                point = self._closer(point, rows)
+                self._closer(point, rows, acc.work)
         return result(point, layout), acc.cleared()
 
     def clear(self, acc: Members) -> Members:
         """The empty set."""
         return acc.cleared()
 
-    def _closer(self, point: Array, rows: Sequence[Array]) -> Array:
+    def _closer(self, point: Array, rows: Sequence[Row], work: int) -> None:
+        """Move the point, in place: it may be as large as all that memory has left."""
         squared = np.zeros(len(rows))
-        for where, block in blocks(rows):
+        for where, block in blocks(rows, work):
             block -= point[where]
             squared += np.einsum("ij,ij->i", block, block)
         near = 1.0 / np.maximum(self.nu, np.sqrt(squared))
         near /= near.sum()
-        out = np.empty_like(point)
-        for where, block in blocks(rows):
+        for where, block in blocks(rows, work):
             # Relative to the point, so that equal updates give exactly themselves.
-            out[where] = point[where] + near @ (block - point[where])
-        return out
+            block -= point[where]
+            point[where] += near @ block

@@ -10,9 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from shoal.encoded import Array
 from shoal.errors import ConfigError
-from shoal.members import Members, blocks, empty, result
+from shoal.members import Members, Row, blocks, empty, result
 from shoal.tensors import Tensors
 
 
@@ -62,10 +61,10 @@ class Krum:
             ConfigError: if there are updates, but fewer than 2 f + 3, or than m.
         """
         layout, rows = acc.like.layout, acc.rows()
-        out = np.zeros(layout.size)
+        out = np.zeros(layout.size, layout.dtype)
         if rows:
-            chosen = self._chosen(rows)
-            for where, block in blocks([rows[i] for i in chosen]):
+            chosen = self._chosen(rows, acc.work)
+            for where, block in blocks([rows[i] for i in chosen], acc.work):
                 out[where] = block.mean(axis=0)
         return result(out, layout), acc.cleared()
 
@@ -73,7 +72,7 @@ class Krum:
         """The empty set."""
         return acc.cleared()
 
-    def _chosen(self, rows: Sequence[Array]) -> list[int]:
+    def _chosen(self, rows: Sequence[Row], work: int) -> list[int]:
         n, least = len(rows), max(2 * self.f + 3, self.m, (self.neighbors or 0) + 1)
         if n < least:
             raise ConfigError(
@@ -81,7 +80,7 @@ class Krum:
                 f"a commit, got {n}: lower them or raise the quorum",
             )  # fmt: skip
         squared = np.zeros((n, n))
-        for _, block in blocks(rows):
+        for _, block in blocks(rows, work):
             for i in range(n - 1):
                 difference = block[i + 1 :] - block[i]
                 squared[i, i + 1 :] += np.einsum("ij,ij->i", difference, difference)

@@ -30,9 +30,7 @@ class Median:
 
     def finish(self, acc: Members) -> tuple[Tensors, Members]:
         """The median, and the empty set; zeros where nothing covers a coordinate."""
-        layout = acc.like.layout
-        median = per_coordinate(acc.rows(), layout.size, middle)
-        return result(median, layout), acc.cleared()
+        return result(per_coordinate(acc, middle), acc.like.layout), acc.cleared()
 
     def clear(self, acc: Members) -> Members:
         """The empty set."""

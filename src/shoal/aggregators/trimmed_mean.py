@@ -54,14 +54,13 @@ class TrimmedMean:
         Raises:
             ConfigError: if there are updates, but no more than 2 f.
         """
-        layout, n = acc.like.layout, len(acc.members)
+        n = len(acc.members)
         if self.f is not None and 0 < n <= 2 * self.f:
             raise ConfigError(
                 "f", f"{self.f} needs more than {2 * self.f} updates in a commit, got {n}: "
                 "lower f, raise the quorum, or give a fraction",
             )  # fmt: skip
-        trimmed = per_coordinate(acc.rows(), layout.size, self._trimmed)
-        return result(trimmed, layout), acc.cleared()
+        return result(per_coordinate(acc, self._trimmed), acc.like.layout), acc.cleared()
 
     def clear(self, acc: Members) -> Members:
         """The empty set."""

@@ -1,27 +1,33 @@
-"""The plane in the server's own process: eager folding into one accumulator."""
+"""The plane in the server's own process: eager folding into one accumulator, under a byte budget.
 
-from dataclasses import dataclass
+An update is folded when the coordinator says so and let go of, so memory is one accumulator and
+what is held, whatever the number of clients. Under a budget, what does not fit goes to disk; rules
+that need the whole set of updates read it back in blocks of coordinates.
+"""
+
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from shoal.aggregators import Routed
 from shoal.core import NOTHING, Aggregator, Context, Transform
-from shoal.errors import ProtocolError
+from shoal.errors import ConfigError, ProtocolError, positive
+from shoal.members import WORK, Members
 from shoal.messages import Payload
-from shoal.tensors import Tensors, difference
-
-VALUES = ("buffer/", "counter/")  # groups that are sent as values and replace the model's
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A plane's complete state."""
-
-    model: Tensors
-    version: int
-    folded: int
-    accumulator: Any
-    optimizer: Any
-    held: dict[int, Payload]
+from shoal.planes.state import (
+    Snapshot,
+    advance,
+    aggregate_bytes,
+    check_layout,
+    check_sum,
+    check_weight,
+    delta_of,
+    freeze,
+    has_sets,
+    over_sets,
+)
+from shoal.spill import Spill, resident
+from shoal.tensors import Tensors
 
 
 class Local:
@@ -31,23 +37,48 @@ class Local:
         aggregator: the algorithm's; buffers are always averaged plainly beside it.
         optimizer: turns the aggregate into the step that is added to the model.
         seed: of the optimizer's draws, e.g. central noise.
+        budget: bytes that held updates, accumulators, the blocks of whole-set rules and a commit's
+            aggregate may take together; None for no limit. Beside it are the model, the one that
+            a commit makes of it, and the optimizer's state.
+        spill: directory for what the budget has no room for; None for the system's temporary one.
+
+    Raises:
+        ConfigError: for a budget that is no number of bytes; from `start`, for one that has no room
+            for the accumulators and one aggregate.
     """
 
-    def __init__(self, aggregator: Aggregator[Any], optimizer: Transform[Any], seed: int = 0):
+    def __init__(
+        self,
+        aggregator: Aggregator[Any],
+        optimizer: Transform[Any],
+        seed: int = 0,
+        *,
+        budget: int | None = None,
+        spill: Path | str | None = None,
+    ) -> None:
+        if budget is not None:
+            positive("budget", budget)
         self.aggregator = aggregator if isinstance(aggregator, Routed) else Routed(aggregator)
-        self.optimizer, self.seed = optimizer, seed
+        self.optimizer, self.seed, self.budget = optimizer, seed, budget
+        self._spill = None if budget is None else Spill(spill)
         self._held: dict[int, Payload] = {}
         self._model: Tensors | None = None
         self._accumulator: Any = None
         self._optimizer: Any = None
         self.version = self.folded = 0
+        self._loose = self._bound = 0  # bytes in memory: of held updates, of accumulators
+        self._aggregate = 0  # bytes of a commit's aggregate
 
     def start(self, model: Tensors, version: int) -> None:
         """Take a model as the current one; server optimizer state survives a relay's restart."""
+        accumulator = self.aggregator.init(model)
+        self._aggregate = aggregate_bytes(model)
+        self._check(accumulator)
         self._model, self.version, self.folded = model, version, 0
-        self._accumulator = self.aggregator.init(model)
+        self._accumulator = accumulator
         if self._optimizer is None:
             self._optimizer = self.optimizer.init(model)
+        self._weigh()
 
     @property
     def model(self) -> Tensors:
@@ -56,43 +87,103 @@ class Local:
             raise ProtocolError("the plane was not started with a model")
         return self._model
 
+    @property
+    def resident(self) -> int:
+        """Bytes of held updates and accumulators in memory; counted only under a budget."""
+        return self._loose + self._bound
+
+    @property
+    def spilled(self) -> int:
+        """Bytes written to disk so far."""
+        return 0 if self._spill is None else self._spill.written
+
     def put(self, update: int, payload: Payload) -> None:
-        """Hold an update."""
+        """Hold an update.
+
+        Raises:
+            UpdateError: if it does not fit the model's layout.
+            ProtocolError: if one of this id is held.
+            CheckpointError: if it must go to disk and cannot.
+        """
+        if update in self._held:
+            raise ProtocolError(f"update {update} is held already")
+        check_layout(update, payload, self.model)
+        if self.budget is not None:
+            payload = self._placed(payload)
         self._held[update] = payload
 
     def fold(self, update: int, weight: float, client: str) -> None:
-        """Fold a held update and let go of it."""
-        payload = self._held.pop(update)
-        value = payload.tensors
-        if payload.kind == "model":
-            value = difference(value, self.model.select(value.layout.names))
-        self._accumulator = self.aggregator.fold(self._accumulator, value, weight, client)
+        """Fold a held update and let go of it; on an error it is held as before.
+
+        Raises:
+            ProtocolError: if it is not held, or the weight is negative, infinite or not a number.
+            ConfigError: if a fixed-point sum could overflow, or the accumulators outgrow the
+                budget, as they may with updates that cover parts.
+            UpdateError: if the aggregator cannot take it.
+        """
+        check_weight(update, weight, client)
+        if self._find(update).kind == "model":
+            self._free(self._aggregate)  # for the difference
+        payload = self._held[update]
+        self._accumulator = self.aggregator.fold(
+            self._accumulator, delta_of(payload, self.model), weight, client
+        )
+        self._release(update)
         self.folded += 1
+        if self._spill is not None:
+            self._bound = resident(self._accumulator)
+            self._free(0)
+            if self._bound + self._aggregate > (self.budget or 0):
+                self._check(self._accumulator)
+            self._spill.unmap()
 
     def drop(self, update: int) -> None:
-        """Let go of a held update."""
-        del self._held[update]
+        """Let go of a held update.
+
+        Raises:
+            ProtocolError: if it is not held.
+        """
+        self._find(update)
+        self._release(update)
 
     def commit(self) -> Tensors:
-        """Finish, optimize and add to the model; with nothing folded, the same model."""
+        """Finish, optimize and add to the model; with nothing folded, the same model.
+
+        Raises:
+            ProtocolError: if the weights of what a mean would divide by sum to zero.
+            ConfigError: if a rule has too few updates. Either way the plane is as it was before.
+        """
         model = self.model
-        self.version += 1
-        if self.folded:
-            value, self._accumulator = self.aggregator.finish(self._accumulator)
-            if self.optimizer != NOTHING:
-                context = Context(version=self.version, seed=self.seed, number=self.version)
-                value, self._optimizer = self.optimizer.apply(value, self._optimizer, context)
-            self._model = _add(model, value)
-            self.folded = 0
-        return self.model
+        if not self.folded:
+            self.version += 1
+            return model
+        check_sum(self.aggregator, self._accumulator, self.folded)
+        value, accumulator = self.aggregator.finish(self._ready())
+        if self.optimizer != NOTHING:
+            number = self.version + 1
+            context = Context(version=number, seed=self.seed, number=number)
+            value, self._optimizer = self.optimizer.apply(value, self._optimizer, context)
+        self._model, self._accumulator = advance(model, value), accumulator
+        self.version, self.folded = self.version + 1, 0
+        self._turn()
+        return self._model
 
     def abandon(self) -> None:
         """Forget what was folded since the last commit."""
         self._accumulator = self.aggregator.clear(self._accumulator)
         self.folded = 0
+        self._turn()
+
+    def close(self) -> None:
+        """Let go of everything that is held, and of its files."""
+        if self._model is not None:
+            self._held.clear()
+            self.abandon()
+            self._weigh()
 
     def snapshot(self) -> Snapshot:
-        """The complete state."""
+        """The complete state; what lies on disk stays there, as long as the snapshot needs it."""
+        freeze(self._accumulator)
         return Snapshot(
             self.model, self.version, self.folded, self._accumulator, self._optimizer,
             dict(self._held),
@@ -104,19 +195,88 @@ class Local:
         return Snapshot(model, 0, 0, self.aggregator.init(model), self.optimizer.init(model), {})
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Take a snapshot's state."""
+        """Take a snapshot's state, of any plane; what this one's budget has no room for is spilled.
+
+        Raises:
+            ConfigError: if the budget has no room for its accumulators.
+        """
+        self._aggregate = aggregate_bytes(snapshot.model)
+        self._check(snapshot.accumulator)
         self._model, self.version, self.folded = (
             snapshot.model, snapshot.version, snapshot.folded,
         )  # fmt: skip
         self._accumulator, self._optimizer = snapshot.accumulator, snapshot.optimizer
+        freeze(self._accumulator)  # one snapshot may be restored twice
         self._held = dict(snapshot.held)
+        self._weigh()
+        self._free(0)
 
+    def _find(self, update: int) -> Payload:
+        if update not in self._held:
+            raise ProtocolError(f"update {update} is not held: folded or dropped before?")
+        return self._held[update]
 
-def _add(model: Tensors, step: Tensors) -> Tensors:
-    if not step.groups:
-        return Tensors(model.layout, model.dense + step.dense, model.groups)
-    groups = dict(model.groups)
-    for prefix, group in step.groups.items():
-        old = model.groups[prefix]
-        groups[prefix] = group if prefix in VALUES else old.with_flat(old.dense + group.dense)
-    return Tensors(model.layout, model.dense + step.dense, groups)
+    def _release(self, update: int) -> None:
+        payload = self._held.pop(update)
+        if self.budget is not None:
+            self._loose -= resident(payload.tensors)
+
+    # The budget
+
+    def _weigh(self) -> None:
+        """Count what is in memory anew."""
+        if self.budget is not None:
+            self._loose = sum(resident(payload.tensors) for payload in self._held.values())
+            self._bound = resident(self._accumulator)
+
+    def _placed(self, payload: Payload) -> Payload:
+        """The payload in memory if there is room, else on disk."""
+        size = resident(payload.tensors)
+        if self._spill is not None and self.resident + size > (self.budget or 0):
+            return replace(payload, tensors=self._spill.tensors(payload.tensors))
+        self._loose += size
+        return payload
+
+    def _free(self, needed: int) -> None:
+        """Move to disk what is in the way of so many bytes: held updates first, then sets."""
+        spill, budget = self._spill, self.budget or 0
+        if spill is None or self.resident + needed <= budget:
+            return
+        for update, payload in self._held.items():
+            if self.resident + needed <= budget:
+                return
+            self._held[update] = replace(payload, tensors=spill.tensors(payload.tensors))
+            self._loose -= resident(payload.tensors)
+        if self.resident + needed > budget:
+            self._accumulator = over_sets(self._accumulator, lambda members: members.spilled(spill))
+            self._bound = resident(self._accumulator)
+
+    def _ready(self) -> Any:
+        """The accumulators with room made for the aggregate, and for the blocks of whole sets."""
+        if self._spill is None or self.budget is None:
+            return self._accumulator
+        # Blocks of what lies on disk are read the faster the larger they are.
+        work = (self.budget - self._aggregate) // 4 if self._spill.used else WORK
+        self._free(min(self._aggregate + (work if has_sets(self._accumulator) else 0), self.budget))
+        left = max(0, self.budget - self.resident - self._aggregate)
+        return over_sets(self._accumulator, lambda members: replace(members, work=left))
+
+    def _turn(self) -> None:
+        """What was folded is over: so are the files that held it."""
+        if self._spill is not None:
+            self._spill.unmap()
+            self._spill.roll()
+            self._bound = resident(self._accumulator)
+
+    def _check(self, accumulator: Any) -> None:
+        """Raise unless accumulators, their sets on disk, and an aggregate fit into the budget."""
+        if self.budget is None:
+            return
+        fixed = resident(over_sets(accumulator, Members.cleared))
+        if fixed + self._aggregate > self.budget:
+            raise ConfigError(
+                "budget",
+                f"{self.budget} bytes are less than the {fixed + self._aggregate} that "
+                f"{type(self.aggregator.default).__name__} needs here: {fixed} for its accumulators"
+                f" and {self._aggregate} for one aggregate. Raise it (`memory` of an experiment)",
+            )
