@@ -128,6 +128,20 @@ def test_client_states_that_spill_give_the_same_bits(tmp_path: Path) -> None:
     assert equal(final(tmp_path / "spilled"), final(tmp_path / "memory"))
 
 
+@pytest.mark.parametrize("made", [experiments.softmax, experiments.tree])
+def test_the_process_plane_gives_the_same_bits(tmp_path: Path, made: object) -> None:
+    experiment = short(made())  # type: ignore[operator]
+    execute(experiment, tmp_path / "local")
+    apart = replace(experiment, plane="processes")
+    ticks = count()
+    execute(apart, tmp_path / "processes", stop=lambda: next(ticks) >= 15)
+    resume(tmp_path / "processes")
+    if made is experiments.softmax:  # its mean is exact, the relays' is not
+        assert equal(final(tmp_path / "processes"), final(tmp_path / "local"))
+    a, b = (final(tmp_path / name).dense for name in ("processes", "local"))
+    assert abs(a - b).max() < 1e-5
+
+
 def test_a_changed_log_is_noticed(tmp_path: Path) -> None:
     execute(replace(short(experiments.softmax()), log=True), tmp_path)
     data = bytearray((tmp_path / "inputs.bin").read_bytes())

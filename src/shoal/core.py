@@ -331,6 +331,9 @@ class Plane(Protocol):
     def abandon(self) -> None:
         """Forget what was folded since the last commit."""
 
+    def close(self) -> None:
+        """Let go of workers, shared memory and files; the model stays readable."""
+
     def snapshot(self) -> Any:
         """The plane's complete state as plain data and tensors."""
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 from shoal import config
 from shoal.client import fresh
 from shoal.combinators import evaluate_every, relay, until
-from shoal.core import Aggregator, Algorithm, Chain, Coordinator
+from shoal.core import NOTHING, Aggregator, Algorithm, Coordinator
 from shoal.data import Dataset, Federation
 from shoal.errors import ConfigError, positive
 from shoal.messages import Metrics
 from shoal.node import Node
-from shoal.planes import Local
+from shoal.planes import Local, Processes
 from shoal.seeds import integer
 from shoal.simulation import Devices
 from shoal.store import ClientStore, MemoryStore, SpillStore
@@ -23,6 +23,7 @@ from shoal.tensors import Tensors
 from shoal.transports import Simulator, Threads, Tree
 
 IDEAL = Devices()
+PROCESSES_BUDGET = 4 << 30  # bytes of shared memory, unless an experiment says otherwise
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Experiment:
         relays: a level between server and clients, if any.
         transport: "simulator" (virtual time) or "threads" (this process, real time).
         workers: clients that train at once under "threads".
+        plane: where updates are folded: "local" (this process) or "processes" (workers that share
+            memory, for large models).
         memory: bytes for updates that wait, accumulators and what a commit makes of them, at the
             server and at each relay; what does not fit goes to disk. None for no limit. The model
             and the server optimizer's state are beside it.
@@ -88,6 +91,7 @@ class Experiment:
     relays: Relays | None = None
     transport: Literal["simulator", "threads"] = "simulator"
     workers: int = 2
+    plane: Literal["local", "processes"] = "local"
     memory: int | None = None
     resident_clients: int | None = None
     checkpoint_every: int = 0
@@ -125,6 +129,11 @@ class Built:
     federation: Federation
     algorithm: Algorithm
 
+    def close(self) -> None:
+        """Let go of threads, workers, shared memory and files."""
+        self.transport.close()
+        self.node.plane.close()
+
 
 def build(experiment: Experiment) -> Built:
     """Load the data, make the model, and put node and transport together.
@@ -138,7 +147,7 @@ def build(experiment: Experiment) -> Built:
     model = trainer.initial(experiment.seed)
     node = Node(
         evaluate_every(_limited(experiment), experiment.evaluate_every),
-        Local(algorithm.aggregator, algorithm.optimizer, experiment.seed, budget=experiment.memory),
+        _plane(experiment, algorithm),
         model,
         experiment.seed,
     )
@@ -160,6 +169,13 @@ def build(experiment: Experiment) -> Built:
             store=_store(experiment, algorithm, model),
         )  # fmt: skip
     return Built(experiment, node, transport, federation, algorithm)
+
+
+def _plane(experiment: Experiment, algorithm: Algorithm) -> Local | Processes:
+    rules = (algorithm.aggregator, algorithm.optimizer, experiment.seed)
+    if experiment.plane == "local":
+        return Local(*rules, budget=experiment.memory)
+    return Processes(*rules, budget=experiment.memory or PROCESSES_BUDGET)
 
 
 def _store(experiment: Experiment, algorithm: Algorithm, model: Tensors) -> ClientStore:
@@ -198,7 +214,7 @@ def _tree(
         clients = {c: federation[c] for c in federation.clients[i :: relays.count]}
         node = Node(
             relay(relays.coordinator, relays.commits),
-            Local(relays.aggregator, Chain(), experiment.seed, budget=experiment.memory),
+            _plane(experiment, replace(inner, optimizer=NOTHING)),
             model,
             integer(experiment.seed, "relay", name),
         )

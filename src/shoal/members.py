@@ -142,7 +142,7 @@ def blocks(rows: Sequence[Row], work: int = WORK) -> Iterator[tuple[slice, Array
         work: bytes to stay below, the caller's temporary arrays of the block's size included;
             less than one column of all rows is not possible.
     """
-    if not rows:
+    if not rows or not rows[0].layout.size:
         return
     n, size = len(rows), rows[0].layout.size
     step = max(1, min(BLOCK, work // 2 // PER_VALUE) // n)

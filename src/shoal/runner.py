@@ -34,7 +34,7 @@ def simulate(experiment: Experiment) -> Iterator[EvaluationRecord]:
                 if isinstance(effect, EvaluationRecord):
                     yield effect
     finally:
-        built.transport.close()
+        built.close()
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,7 @@ def _drive(
             _write_model(directory / MODEL, built)
     finally:
         transport.close()
+        built.node.plane.close()
         for sink in every:
             sink.close()
         seconds = meta.wall_seconds + time.monotonic() - began

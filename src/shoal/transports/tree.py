@@ -83,9 +83,10 @@ class Tree:
                     self._push(self.now, ex.Fail(task.id, task.client, "cancelled"))
 
     def close(self) -> None:
-        """Close the relays' simulators."""
-        for _, simulator in self.relays.values():
+        """Close the relays' simulators and planes."""
+        for node, simulator in self.relays.values():
             simulator.close()
+            node.plane.close()
 
     def _answers(self, given: ex.Push | ex.Fail) -> bool:
         """Whether an answer is to the relay's current task."""

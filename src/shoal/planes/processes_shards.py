@@ -1,0 +1,112 @@
+"""How a model is cut among workers, and how what they answer becomes one again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from shoal.aggregators import Routed
+from shoal.aggregators.buffers import Tops
+from shoal.aggregators.routed import Split
+from shoal.members import Members
+from shoal.parts import blank
+from shoal.planes.worker import Shard
+from shoal.sums import WeightedSum
+from shoal.tensors import PREFIXES, Tensors
+
+LEAST = 1 << 16  # coordinates of a shard: fewer are folded before a message has arrived
+GRAIN = 1 << 12  # shards begin at multiples of it, so that blocks of quantized values stay whole
+
+
+def eager(parts: Sequence[Any]) -> bool:
+    """Whether accumulators have one size, so that updates can be folded when they come."""
+    return all(isinstance(part, WeightedSum | Tops) for part in parts)
+
+
+def stateless(parts: Sequence[Any]) -> bool:
+    """Whether nothing of the accumulators outlives a commit, as far as is known here."""
+    return all(isinstance(part, WeightedSum | Tops | Members) for part in parts)
+
+
+def shards(model: Tensors, aggregator: Routed, most: int) -> tuple[Shard, ...]:
+    """The ranges that a model is cut into: one if the rule needs whole updates."""
+    parts = {"": model} | {p: g for p, g in model.groups.items() if p != "private/"}
+    layouts = {prefix: part.layout for prefix, part in sorted(parts.items())}
+    size = sum(layout.size for layout in layouts.values())
+    count = 1 if aggregator.scope == "update" else min(most, max(1, size // LEAST))
+    edges = {prefix: _edges(layout.size, count) for prefix, layout in layouts.items()}
+    return tuple(
+        Shard(layouts, {prefix: (at[i], at[i + 1]) for prefix, at in edges.items()})
+        for i in range(count)
+    )
+
+
+def joined(pieces: Sequence[Tensors], model: Tensors) -> Tensors:
+    """The aggregate of a whole model from those of its shards, copied."""
+    groups = {
+        prefix: _joined([piece.groups[prefix] for piece in pieces], model.groups[prefix])
+        for prefix in pieces[0].groups
+    }
+    main = _joined(pieces, model)
+    return Tensors(main.layout, main.flat, groups)
+
+
+def whole(pieces: Sequence[Split], like: Split) -> Split:
+    """The accumulator of a whole model from those of its shards."""
+    columns = zip(*(piece.parts for piece in pieces), strict=True)
+    parts = (_whole(column, part) for column, part in zip(columns, like.parts, strict=True))
+    return Split(like.prefixes, pieces[0].counts, tuple(parts))
+
+
+def _edges(size: int, count: int) -> list[int]:
+    grain = GRAIN if size // count >= GRAIN else 1
+    return [size * i // count // grain * grain for i in range(count)] + [size]
+
+
+def _joined(pieces: Sequence[Tensors], like: Tensors) -> Tensors:
+    return Tensors(like.layout, np.concatenate([piece.dense for piece in pieces]))
+
+
+def _whole(pieces: Sequence[Any], like: Any) -> Any:
+    """One accumulator: arrays one after the other; of bounds that differ the one that holds."""
+    found = {}
+    for name in (field.name for field in fields(like) if field.init):
+        values = [getattr(piece, name) for piece in pieces]
+        if isinstance(values[0], np.ndarray):
+            found[name] = np.concatenate(values)
+        elif isinstance(values[0], int | float):
+            found[name] = max(values)
+        elif not isinstance(values[0], Tensors):
+            found[name] = values[0]
+    return replace(like, **found)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An aggregator of one update, which is the aggregate: others have made it."""
+
+    scope: ClassVar[str] = "coordinate"
+
+    def init(self, model: Tensors) -> Tensors:
+        """Nothing."""
+        return blank(model.layout)
+
+    def fold(self, acc: Tensors, value: Tensors, weight: float, client: str) -> Tensors:
+        """The update."""
+        return Tensors(value.layout, value.flat)
+
+    def merge(self, a: Tensors, b: Tensors) -> Tensors:
+        """The later one."""
+        return b
+
+    def finish(self, acc: Tensors) -> tuple[Tensors, Tensors]:
+        """The update, and nothing."""
+        return acc, blank(acc.layout)
+
+    def clear(self, acc: Tensors) -> Tensors:
+        """Nothing."""
+        return blank(acc.layout)
+
+
+READY = Routed(Ready(), {prefix: Ready() for prefix in PREFIXES if prefix != "private/"})
