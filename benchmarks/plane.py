@@ -6,6 +6,7 @@ are installed into `benchmarks/.peers`, an environment of their own.
 """
 
 import json
+import os
 import subprocess
 import sys
 import venv
@@ -25,7 +26,9 @@ def peers_python() -> Path:
     if not python.exists():
         print("installing the peers into benchmarks/.peers", file=sys.stderr)
         venv.create(PEERS, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "flwr", "nvflare"], check=True)
+        free = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}
+        install = [python, "-m", "pip", "install", "-q", "flwr", "nvflare"]
+        subprocess.run(install, check=True, env=free)
     return python
 
 
