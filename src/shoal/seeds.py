@@ -5,6 +5,7 @@ any resume. Names are hashed with BLAKE2b; the generator is counter-based (Philo
 """
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from operator import index
 from statistics import NormalDist
@@ -47,7 +48,8 @@ class _Key(ISeedSequence):
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
         """The key, little-endian."""
-        return np.frombuffer(self.words, np.dtype(dtype).newbyteorder("<"), n_words)
+        kind = dtype if sys.byteorder == "little" else np.dtype(dtype).newbyteorder("<")
+        return np.frombuffer(self.words, kind, n_words)
 
 
 def integer(seed: int, *purpose: Purpose) -> int:

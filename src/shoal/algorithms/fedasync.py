@@ -69,7 +69,7 @@ class FedAsync(Coordinator[AsyncState]):
             chosen = sorted(view.sample(free, "fedasync", view.version, state.tasks))
         mix = self.mode == "mix"
         tasks = [Dispatch(c, {"payload": "model"}) if mix else Dispatch(c) for c in chosen]
-        return replace(state, tasks=state.tasks + len(tasks)), tasks
+        return AsyncState(state.tasks + len(tasks), state.shares), tasks
 
     def on_join(self, state: AsyncState, client: str, view: View) -> Steps[AsyncState]:
         """A newcomer works if there is room."""

@@ -10,6 +10,7 @@ from shoal.simulation.availability import Availability, Switch
 from shoal.simulation.distributions import Constant, Distribution
 
 UNIT = Constant(1.0)
+REMEMBERED = 100_000  # speeds that are not drawn again; a draw is a function of its name anyway
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Devices:
     dropout: float = 0.0
     jitter: float = 0.0
     speeds: Mapping[str, float] = field(default_factory=dict)
+    _drawn: dict[tuple[int, str], float] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -45,7 +49,12 @@ class Devices:
         """Seconds per local step of a client."""
         if client in self.speeds:
             return self.speeds[client]
-        return self.speed.draw(seed, "speed", client)
+        known = self._drawn.get((seed, client))
+        if known is None:
+            if len(self._drawn) >= REMEMBERED:
+                self._drawn.clear()
+            known = self._drawn[seed, client] = self.speed.draw(seed, "speed", client)
+        return known
 
     def compute_seconds(self, seed: int, client: str, number: int, steps: int) -> float:
         """Seconds that the client's task of that number takes for so many local steps."""
