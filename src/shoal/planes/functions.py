@@ -310,7 +310,7 @@ class Functions:
             self._round.cancel()
             self._old.append(self._round)
         self._rounds += 1
-        self._round = Round(self._setting, f"{self.job}/{self._rounds:08d}/work", self.model)
+        self._round = Round(self._setting, f"{self.job}/{self._rounds:08d}/folds", self.model)
         self._shapes = {entry.update: self._shapes[entry.update] for entry in entries}
         for entry in entries:
             self._round.add(entry)
