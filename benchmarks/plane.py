@@ -27,7 +27,7 @@ def peers_python() -> Path:
         print("installing the peers into benchmarks/.peers", file=sys.stderr)
         venv.create(PEERS, with_pip=True)
         free = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}
-        install = [python, "-m", "pip", "install", "-q", "flwr", "nvflare"]
+        install = [str(python), "-m", "pip", "install", "-q", "flwr", "nvflare"]
         subprocess.run(install, check=True, env=free)
     return python
 
