@@ -64,7 +64,6 @@ def play(
     seed: int = 0,
 ) -> Played:
     """Run an algorithm in virtual time for some commits, keeping every model version."""
-    algorithm = bound(algorithm)
     model = algorithm.trainer.initial(seed)
     node = Node(
         until(algorithm.coordinator, commits=commits),
@@ -86,8 +85,3 @@ def keep(played: Played, effects: Sequence[Effect]) -> None:
             played.records.append(effect)
             if isinstance(effect, CommitRecord):
                 played.models.append(played.node.model)
-
-
-def bound(algorithm: Algorithm) -> Algorithm:
-    """The algorithm with its trainer bound to no model factory (NumPy trainers need none)."""
-    return algorithm

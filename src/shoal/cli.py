@@ -1,4 +1,4 @@
-"""The command line: seven verbs, and no flags beyond `--set` and `--out`.
+"""The command line: seven verbs, and no flags beyond `--set`, `--out` and what `show plan` asks.
 
 A run is a Python function that returns an `Experiment` (or several, to compare them), or a TOML
 file; every field of it is changed by `--set path=value`.
