@@ -34,10 +34,12 @@ def problems(path: Path) -> list[str]:
 def main() -> int:
     """Check every Python file of the project; the exit status."""
     folders = ("src", "tests", "examples", "benchmarks", "tools")
-    files = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-    found = [problem for path in files for problem in problems(path)]
-    print("\n".join(found) or f"sizes: {len(files)} files are small enough")
-    return bool(found)
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    # Hidden folders hold what benchmarks install, not the project's own files.
+    files = sorted(p for p in found if not any(n[0] == "." for n in p.relative_to(ROOT).parts))
+    wrong = [problem for path in files for problem in problems(path)]
+    print("\n".join(wrong) or f"sizes: {len(files)} files are small enough")
+    return bool(wrong)
 
 
 if __name__ == "__main__":
