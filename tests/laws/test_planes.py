@@ -250,6 +250,24 @@ def test_snapshots_restore_anywhere_at_any_point(name: str) -> None:
 
 
 @every
+@pytest.mark.parametrize("rule", [Mean(), Latest(clients=10)], ids=repr)
+def test_a_snapshot_leaves_a_round_after_an_abandoned_one_as_it_is(
+    name: str, rule: Aggregator[Any]
+) -> None:
+    if not fits(name, rule):
+        pytest.skip("the budget has no room for what the rule remembers")
+    row = [1] * D
+    with opened(name, rule) as plane:
+        driver = Driver(plane)
+        for step in (Put(row, 0), Fold(0), Do("abandon"), Put(row, 1), Fold(0)):
+            driver.tell(step)
+        plane.snapshot()
+        for step in (Put([0] * D, 2), Fold(0), Do("commit")):
+            driver.tell(step)
+        np.testing.assert_array_equal(plane.model["buffer/mean"], [0.5, 0.5])
+
+
+@every
 def test_exact_means_have_the_same_bits_in_any_order(name: str) -> None:
     real = st.lists(st.floats(-1e3, 1e3, width=32), min_size=D, max_size=D)
     pairs = st.lists(st.tuples(real, st.floats(1e-3, 100)), min_size=1, max_size=8)

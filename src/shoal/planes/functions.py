@@ -309,6 +309,7 @@ class Functions:
 
     def _turn(self, kept: Any) -> None:
         """What was folded is over: begin the next round, and remove what the last one needed."""
+        freeze(kept)  # `_accumulated` goes on from it, and must leave it as it is
         self._carry, self._carried = kept, 0
         self._ghost = self.aggregator.clear(self._ghost)
         self.folded = 0
