@@ -19,12 +19,13 @@ from laws.test_aggregators import EXAMPLES as RULES
 from laws.test_aggregators import inside
 from laws.test_transforms import EXAMPLES as STEPS
 from shoal import plain, wire
-from shoal.aggregators import Latest, Mean, Median, Sum
+from shoal.aggregators import Latest, Mean, Median, Routed, Sum
 from shoal.core import NOTHING, Aggregator, Transform
 from shoal.encoded import Quantized, Sparse
 from shoal.errors import ConfigError, ModelError, ProtocolError, ShoalError, UpdateError
 from shoal.messages import Payload
 from shoal.planes import PLANES, Local
+from shoal.planes.state import remembers
 from shoal.tensors import Tensors, equal
 
 MODEL = Tensors.of(
@@ -44,6 +45,7 @@ MAKERS: dict[str, Make] = {
     **PLANES,
     "Local under a budget": lambda rule, optimizer: Local(rule, optimizer, budget=SMALL),
 }
+FORGETFUL = ("Processes", "Ray")  # refuse what may remember updates over commits
 # Of Hypothesis; planes that are not named are dearer.
 EXAMPLES = {"Local": 150, "Local under a budget": 150, "Ray": 12}
 every = pytest.mark.parametrize("name", MAKERS)
@@ -190,7 +192,9 @@ def stored(snapshot: Any, like: Any) -> Any:
 
 
 def fits(name: str, rule: Aggregator[Any]) -> bool:
-    return name != "Local under a budget" or not isinstance(inside(rule), Latest)
+    if name == "Local under a budget":
+        return not isinstance(inside(rule), Latest)
+    return name not in FORGETFUL or not remembers(Routed(inside(rule)).init(MODEL))
 
 
 @every
@@ -249,13 +253,20 @@ def test_snapshots_restore_anywhere_at_any_point(name: str) -> None:
     check()
 
 
+@pytest.mark.parametrize("name", FORGETFUL)
+def test_workers_refuse_rules_that_remember(name: str) -> None:
+    plane = MAKERS[name](Latest(10), NOTHING)
+    with pytest.raises(ConfigError, match=r"aggregator: Latest may remember .* the local plane"):
+        plane.start(MODEL, 0)
+
+
 @every
 @pytest.mark.parametrize("rule", [Mean(), Latest(clients=10)], ids=repr)
 def test_a_snapshot_leaves_a_round_after_an_abandoned_one_as_it_is(
     name: str, rule: Aggregator[Any]
 ) -> None:
     if not fits(name, rule):
-        pytest.skip("the budget has no room for what the rule remembers")
+        pytest.skip("no room for what the rule remembers")
     row = [1] * D
     with opened(name, rule) as plane:
         driver = Driver(plane)

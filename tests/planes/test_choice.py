@@ -69,6 +69,14 @@ def test_large_models_go_to_worker_processes_where_there_are_cores_and_memory() 
         assert why in found.reason
 
 
+@pytest.mark.parametrize("plane", ["processes", "ray"])
+def test_what_remembers_updates_is_folded_here_and_says_why(plane: str) -> None:
+    found = decide(plane, "auto", load(400e6, rule=Latest(3)), machine=BIG)
+    assert found.plane == "local" and "Latest may remember updates over commits" in found.reason
+    with pytest.raises(PlanError, match="Latest remembers updates"):
+        decide(plane, "shards(2)", load(400e6, rule=Latest(3)), machine=BIG)
+
+
 def test_what_a_rule_keeps_goes_to_disk_before_memory_is_full() -> None:
     found = chosen(load(400e6, 100, Median()), SMALL)
     assert (found.plane, found.budget) == ("local", 8 << 30)

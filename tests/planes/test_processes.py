@@ -11,7 +11,7 @@ import pytest
 
 from planes.processes_support import FORMS, LARGE, WHOLE, drive, model, on, update
 from shoal import algorithms as al
-from shoal.aggregators import GeometricMedian, Krum, Latest, Mean, Median, Routed, Sum, TrimmedMean
+from shoal.aggregators import GeometricMedian, Krum, Mean, Median, Routed, Sum, TrimmedMean
 from shoal.combinators import until
 from shoal.core import NOTHING, Aggregator, Algorithm, chain
 from shoal.errors import ConfigError, ProtocolError, ShoalError, UpdateError
@@ -44,7 +44,6 @@ def pool() -> Iterator[Pool]:
         (Median(), FORMS),
         (TrimmedMean(f=1), FORMS),
         (Krum(f=1), WHOLE),
-        (Latest(9), WHOLE),
     ],
     ids=str,
 )
@@ -165,7 +164,7 @@ def play(algorithm: Algorithm, plane: Any, commits: int) -> list[Tensors]:
 
 @pytest.mark.parametrize("make", [al.fedavg, al.scaffold], ids=["fedavg", "scaffold"])
 def test_a_whole_run_has_locals_bits(pool: Pool, make: Any) -> None:
-    more = {"population": 3} if make is al.scaffold else {}
+    more = {"population": 3, "wire": "two"} if make is al.scaffold else {}
     algorithm = make(2, trainer=Quadratic(lr=0.1, local_steps=5), **more)
     if make is al.fedavg:
         algorithm = replace(algorithm, aggregator=Mean(exact=True))

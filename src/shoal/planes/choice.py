@@ -14,12 +14,13 @@ from typing import Any
 from shoal.aggregators import Routed
 from shoal.core import Aggregator, Plane, Transform
 from shoal.planes.functions import Functions
-from shoal.planes.functions_limits import has_sets, is_exact, needed, remembers
+from shoal.planes.functions_limits import is_exact, needed
 from shoal.planes.functions_service import FunctionService
 from shoal.planes.functions_shards import ghost
 from shoal.planes.local import Local
 from shoal.planes.processes import Processes
 from shoal.planes.processes_shards import LEAST
+from shoal.planes.state import has_sets, remembers
 from shoal.planes.triggers import Triggered
 from shoal.plans import Eager, Infeasible, PlanError, Platform, Prices, Shape, Workload, fittest
 from shoal.plans.builders import widths
@@ -141,6 +142,8 @@ def decide(
         return _local(spec or Spec(), reason, load, memory, machine)
     if plane == "functions":
         return _functions(spec, load, service)
+    if load.keeps:
+        return _at_home(spec, plane, load, memory, machine)
     if plane == "processes":
         return _processes(spec, load, memory, machine or here())
     return _ray(spec, load, memory, machine or here())
@@ -224,12 +227,20 @@ def _local(
     return Decision("local", spec, reason)
 
 
-def _processes(spec: Spec | None, load: Load, memory: int | None, machine: Machine) -> Decision:
-    if load.keeps and spec is not None and spec.shape != "flat":
+def _at_home(
+    spec: Spec | None, plane: str, load: Load, memory: int | None, machine: Machine | None
+) -> Decision:
+    if spec is not None and spec.shape != "flat":
         raise PlanError(spec.name, f"{_name(load)} remembers updates and is folded in one place")
+    workers = "actors" if plane == "ray" else "worker processes"
+    reason = f"{_name(load)} may remember updates over commits, which {workers} do not"
+    return _local(spec or Spec(), reason, load, memory, machine)
+
+
+def _processes(spec: Spec | None, load: Load, memory: int | None, machine: Machine) -> Decision:
     if spec is None:
         most = max(1, load.bytes // 4 // LEAST)
-        count = 1 if obstacles(load.rule) or load.keeps else min(machine.cores, most)
+        count = 1 if obstacles(load.rule) else min(machine.cores, most)
         reason = (
             f"models of {bytes_text(load.bytes)} in one range for each of {machine.cores} cores"
         )
@@ -284,7 +295,7 @@ def _functions(spec: Spec | None, load: Load, service: FunctionService) -> Decis
 def _ray(spec: Spec | None, load: Load, memory: int | None, machine: Machine) -> Decision:
     if spec is not None:
         return Decision("ray", spec, "as asked", memory)
-    one = obstacles(load.rule) or load.keeps or load.rule.scope == "update"
+    one = obstacles(load.rule) or load.rule.scope == "update"
     count = 1 if one else min(machine.cores, max(1, load.bytes // 4 // LEAST))
     reason = f"models of {bytes_text(load.bytes)} in one range for each of {machine.cores} cores"
     return Decision("ray", Spec(count), reason, memory)

@@ -17,7 +17,7 @@ from shoal.aggregators import Routed
 from shoal.core import NOTHING, Aggregator, Context, Transform
 from shoal.errors import ConfigError, ProtocolError, ShoalError, positive
 from shoal.messages import Payload
-from shoal.planes.functions_limits import apart, check_memory, has_sets, is_exact, remembers
+from shoal.planes.functions_limits import apart, check_memory, is_exact
 from shoal.planes.functions_round import Entry, Round, Setting
 from shoal.planes.functions_runner import Inline, Runner
 from shoal.planes.functions_shards import ghost, ghost_accumulator, shards_of, without_values
@@ -31,6 +31,8 @@ from shoal.planes.state import (
     check_weight,
     delta_of,
     freeze,
+    has_sets,
+    remembers,
 )
 from shoal.plans.cut import Shard, join, layouts_of, like_of
 from shoal.tensors import Tensors

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-from shoal.aggregators.buffers import Tops
 from shoal.aggregators.routed import Split
 from shoal.errors import ConfigError
-from shoal.members import WORK, Members
-from shoal.planes.state import VALUES
+from shoal.members import WORK
+from shoal.planes.state import VALUES, has_sets
 from shoal.sums import WeightedSum
 from shoal.tensors import Layout, Tensors
 
@@ -17,16 +16,6 @@ def is_exact(accumulator: Split) -> bool:
     """Whether it adds in fixed point, which may overflow."""
     sums = (part for part in accumulator.parts if isinstance(part, WeightedSum))
     return any(part.bits is not None for part in sums)
-
-
-def has_sets(accumulator: Split) -> bool:
-    """Whether it keeps all updates, so that partial results would be no smaller."""
-    return any(isinstance(part, Members) for part in accumulator.parts)
-
-
-def remembers(accumulator: Split) -> bool:
-    """Whether it may hold something after a commit."""
-    return any(not isinstance(part, WeightedSum | Tops | Members) for part in accumulator.parts)
 
 
 def apart(value: Tensors, model: Tensors) -> Tensors:

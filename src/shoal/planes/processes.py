@@ -24,9 +24,16 @@ from shoal.planes.processes_ledger import Ledger
 from shoal.planes.processes_passes import aggregate
 from shoal.planes.processes_pool import Pool, warm
 from shoal.planes.processes_round import Plan, Round, copied
-from shoal.planes.processes_shards import READY, stateless
+from shoal.planes.processes_shards import READY
 from shoal.planes.shared import Store, Stored, find, room
-from shoal.planes.state import Snapshot, check_layout, check_weight, delta_of, freeze
+from shoal.planes.state import (
+    Snapshot,
+    check_forgets,
+    check_layout,
+    check_weight,
+    delta_of,
+    freeze,
+)
 from shoal.tensors import EMPTY, Tensors
 
 MOMENT = 0.05  # seconds; updates that come closer together are not worth another process
@@ -37,8 +44,8 @@ class Processes:
     """Holds and folds updates in shared memory.
 
     Rules whose accumulators have one size (`Mean`, `Sum`) are folded as updates come; those that
-    need every update (`Median`, `Krum`) when all are there; those with a memory over commits
-    (`Latest`) in the server's own process. Where updates wait for memory, `put` waits.
+    need every update (`Median`, `Krum`) when all are there. Where updates wait for memory, `put`
+    waits.
 
     Args:
         aggregator, optimizer, seed: as for `Local`.
@@ -52,8 +59,9 @@ class Processes:
         smoothing: weight of the newest load in the average that the number of workers follows.
 
     Raises:
-        ConfigError: for bad numbers, or an aggregator that cannot travel; from `start` for a budget
-            without room for the accumulators and one update; from `put` if updates fill it.
+        ConfigError: for bad numbers, or an aggregator that cannot travel; from `start` for one that
+            remembers updates over commits, or a budget without room for the accumulators and one
+            update; from `put` if updates fill it.
         SharedMemoryError: if the system has no shared memory.
         WorkerError: from any method, if workers cannot be started or die again and again.
     """
@@ -83,7 +91,6 @@ class Processes:
         self.shards, self.lanes = shards, int(lanes)
         self.load = 0.0  # workers that this plane keeps busy, on average
         self._server = Local(READY, optimizer, seed)
-        self._inside = False  # whether the server's own process folds
         self._held: dict[int, tuple[Payload, Stored]] = {}
         self._round: Round | None = None
         self._base: Any = None  # what a snapshot had folded
@@ -101,8 +108,7 @@ class Processes:
         """
         self._prepare(model)
         self._server.start(model, version)
-        if not self._inside:
-            self.pool.resize(self.pool.target)  # they start while clients train
+        self.pool.resize(self.pool.target)  # they start while clients train
 
     @property
     def model(self) -> Tensors:
@@ -117,7 +123,7 @@ class Processes:
     @property
     def folded(self) -> int:
         """Updates folded since the last commit, or on their way."""
-        return self._server.folded if self._inside else self._folded
+        return self._folded
 
     def put(self, update: int, payload: Payload) -> None:
         """Hold an update: it is written into shared memory, once.
@@ -127,9 +133,6 @@ class Processes:
             ProtocolError: if one of this id is held.
             ConfigError: if the budget is full of updates that wait for a commit.
         """
-        if self._inside:
-            self._server.put(update, payload)
-            return
         if update in self._held:
             raise ProtocolError(f"update {update} is held already")
         check_layout(update, payload, self.model)
@@ -146,9 +149,6 @@ class Processes:
             UpdateError: if the aggregator cannot take it.
             ShoalError: if workers could not fold those before: until they are given up.
         """
-        if self._inside:
-            self._server.fold(update, weight, client)
-            return
         check_weight(update, weight, client)
         payload, stored = self._find(update)
         now, ledger = self._now(), self._ledger
@@ -169,9 +169,6 @@ class Processes:
         Raises:
             ProtocolError: if it is not held.
         """
-        if self._inside:
-            self._server.drop(update)
-            return
         self.store.release(self._find(update)[1].ref)
         del self._held[update]
 
@@ -182,7 +179,7 @@ class Processes:
             ProtocolError: if the weights of what a mean would divide by sum to zero.
             ConfigError: if a rule has too few updates. Either way the plane is as it was before.
         """
-        if self._inside or not self._folded:
+        if not self._folded:
             return self._server.commit()
         now, span = self._now(), time.monotonic() - self._first
         self._ledger.check(self._folded)
@@ -199,10 +196,7 @@ class Processes:
 
     def abandon(self) -> None:
         """Forget what was folded since the last commit."""
-        if self._inside:
-            self._server.abandon()
-        else:
-            self._forget()
+        self._forget()
 
     def close(self) -> None:
         """Let go of shared memory, and of the workers if they are this plane's own."""
@@ -213,8 +207,6 @@ class Processes:
     def snapshot(self) -> Snapshot:
         """The complete state, copied out of shared memory: it fits every plane."""
         state = self._server.snapshot()
-        if self._inside:
-            return state
         held = {
             update: replace(payload, tensors=copied(stored, self.store))
             for update, (payload, stored) in self._held.items()
@@ -230,9 +222,6 @@ class Processes:
             ConfigError: if the budget has no room for it.
         """
         self._prepare(snapshot.model)
-        if self._inside:
-            self._server.restore(snapshot)
-            return
         for update in tuple(self._held):
             self.drop(update)
         nothing = READY.init(snapshot.model)
@@ -246,10 +235,7 @@ class Processes:
 
     def _prepare(self, model: Tensors) -> None:
         """Forget what was folded, and know how updates of a model of this layout are."""
-        if not stateless(self.aggregator.init(model).parts):
-            if not self._inside:
-                self._server, self._inside = Local(self.aggregator, self.optimizer, self.seed), True
-            return
+        check_forgets(self.aggregator, model)
         self._forget()
         self._plan = Plan.of(self.aggregator, model, self.pool.high, self.lanes, self.shards)
         needed = Round(self._plan, model, self.store, self.pool).reserve

@@ -10,7 +10,6 @@ from shoal.aggregators import Routed
 from shoal.aggregators.buffers import Tops
 from shoal.aggregators.routed import Split
 from shoal.errors import ConfigError
-from shoal.members import Members
 from shoal.parts import blank
 from shoal.plans.cut import Shard, even, layouts_of
 from shoal.plans.passes import obstacles
@@ -24,11 +23,6 @@ GRAIN = 1 << 12  # shards begin at multiples of it, so that blocks of quantized 
 def eager(parts: Sequence[Any]) -> bool:
     """Whether accumulators have one size, so that updates can be folded when they come."""
     return all(isinstance(part, WeightedSum | Tops) for part in parts)
-
-
-def stateless(parts: Sequence[Any]) -> bool:
-    """Whether nothing of the accumulators outlives a commit, as far as is known here."""
-    return all(isinstance(part, WeightedSum | Tops | Members) for part in parts)
 
 
 def shards(

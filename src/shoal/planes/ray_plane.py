@@ -15,11 +15,11 @@ from shoal.errors import ConfigError, ProtocolError, ShoalError, fraction, posit
 from shoal.messages import Payload
 from shoal.planes.local import Local
 from shoal.planes.processes_ledger import Ledger
-from shoal.planes.processes_shards import READY, stateless
+from shoal.planes.processes_shards import READY
 from shoal.planes.ray_actors import WARM, Partial, capacity, connect
 from shoal.planes.ray_round import Plan, Round
 from shoal.planes.ray_shards import size
-from shoal.planes.state import Snapshot, check_layout, check_weight, delta_of
+from shoal.planes.state import Snapshot, check_forgets, check_layout, check_weight, delta_of
 from shoal.tensors import Tensors
 
 
@@ -28,8 +28,7 @@ class Ray:
 
     Rules whose accumulators have one size (`Mean`, `Sum`) fold updates as they come, and let go of
     them at each partial result. Those over whole sets (`Median`) keep them in the object store
-    until the commit; those that compare whole updates (`Krum`) do so in one actor. Rules with a
-    memory over commits (`Latest`) fold in the server's own process.
+    until the commit; those that compare whole updates (`Krum`) do so in one actor.
 
     Args:
         aggregator, optimizer, seed: as for `Local`.
@@ -47,8 +46,8 @@ class Ray:
     Raises:
         MissingExtra: if Ray is not installed.
         ConfigError: for bad numbers, an aggregator that cannot travel, or nothing at the address;
-            from `start` for a budget without room for the accumulators and one update; from `put`
-            if updates fill it.
+            from `start` for an aggregator that remembers updates over commits, or a budget without
+            room for the accumulators and one update; from `put` if updates fill it.
         ActorError: from any method, if actors die again and again, or an update is gone from the
             object store.
     """
@@ -81,7 +80,6 @@ class Ray:
         self.budget = capacity(self._ray) // 2 if budget is None else budget
         _check_travels(self._ray, self.aggregator)
         self._server = Local(READY, optimizer, seed)
-        self._inside = False  # whether the server's own process folds
         self._held: dict[int, Payload] = {}
         self._loose = 0  # bytes of what is held
         self._folded = 0
@@ -112,7 +110,7 @@ class Ray:
     @property
     def folded(self) -> int:
         """Updates folded since the last commit, or on their way."""
-        return self._server.folded if self._inside else self._folded
+        return self._folded
 
     def put(self, update: int, payload: Payload) -> None:
         """Hold an update.
@@ -122,9 +120,6 @@ class Ray:
             ProtocolError: if one of this id is held.
             ConfigError: if the budget is full of updates that wait for a commit.
         """
-        if self._inside:
-            self._server.put(update, payload)
-            return
         if update in self._held:
             raise ProtocolError(f"update {update} is held already")
         check_layout(update, payload, self.model)
@@ -141,9 +136,6 @@ class Ray:
             UpdateError: if the aggregator cannot take it.
             ShoalError: if actors could not fold those before: until they are given up.
         """
-        if self._inside:
-            self._server.fold(update, weight, client)
-            return
         check_weight(update, weight, client)
         payload, now = self._find(update), self._now()
         now.hear(block=False)
@@ -160,9 +152,6 @@ class Ray:
         Raises:
             ProtocolError: if it is not held.
         """
-        if self._inside:
-            self._server.drop(update)
-            return
         self._find(update)
         self._release(update)
 
@@ -174,7 +163,7 @@ class Ray:
             ConfigError: if a rule has too few updates.
             ActorError: if actors cannot finish. In every case the plane is as it was before.
         """
-        if self._inside or not self._folded:
+        if not self._folded:
             return self._server.commit()
         self._ledger.check(self._folded)
         value = self._now().finished()
@@ -193,10 +182,7 @@ class Ray:
 
     def abandon(self) -> None:
         """Forget what was folded since the last commit."""
-        if self._inside:
-            self._server.abandon()
-        else:
-            self._forget()
+        self._forget()
 
     def resize(self, shards: int) -> None:
         """Fold in so many ranges from now on; what was folded is merged and cut anew.
@@ -205,15 +191,13 @@ class Ray:
             ActorError: if actors cannot hand over what they have. Then nothing changes.
         """
         positive("shards", shards)
-        if not self._inside:
-            plan = Plan.of(self.aggregator, self.model, shards, self.fan_in, self.actors)
-            if self._folded:
-                now = self._now()
-                self._base = Partial(now.gathered(), frozenset(now.updates))
-                now.give_up()
-            self._plan, self._round = plan, None
-            self._expect()
-        self.shards = shards
+        plan = Plan.of(self.aggregator, self.model, shards, self.fan_in, self.actors)
+        if self._folded:
+            now = self._now()
+            self._base = Partial(now.gathered(), frozenset(now.updates))
+            now.give_up()
+        self._plan, self._round, self.shards = plan, None, shards
+        self._expect()
 
     def close(self) -> None:
         """Let go of actors, and of everything in the object store; the actors stay warm."""
@@ -224,10 +208,7 @@ class Ray:
 
     def snapshot(self) -> Snapshot:
         """The complete state, copied out of the object store: it fits every plane."""
-        state = self._server.snapshot()
-        if self._inside:
-            return state
-        accumulator = self._now().gathered()
+        state, accumulator = self._server.snapshot(), self._now().gathered()
         return replace(state, folded=self._folded, accumulator=accumulator, held=dict(self._held))
 
     def example(self) -> Snapshot:
@@ -242,9 +223,6 @@ class Ray:
             ConfigError: if the budget has no room for it.
         """
         self._prepare(snapshot.model)
-        if self._inside:
-            self._server.restore(snapshot)
-            return
         nothing = READY.init(snapshot.model)
         self._server.restore(replace(snapshot, accumulator=nothing, folded=0, held={}))
         self._held, self._loose = {}, 0
@@ -258,10 +236,7 @@ class Ray:
 
     def _prepare(self, model: Tensors) -> None:
         """Forget what was folded, and know how updates of a model of this layout are."""
-        if not stateless(self.aggregator.init(model).parts):
-            if not self._inside:
-                self._server, self._inside = Local(self.aggregator, self.optimizer, self.seed), True
-            return
+        check_forgets(self.aggregator, model)
         self._forget()
         self._plan = Plan.of(self.aggregator, model, self.shards, self.fan_in, self.actors)
         needed, update = Round(self._plan, self._ray, model).reserve, size(model)

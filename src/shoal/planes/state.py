@@ -9,9 +9,11 @@ import numpy as np
 
 from shoal import kernels
 from shoal.aggregators import Mean, Routed
+from shoal.aggregators.buffers import Tops
+from shoal.aggregators.routed import Split
 from shoal.core import NOTHING, Transform
 from shoal.encoded import Array, Encoded
-from shoal.errors import ProtocolError, UpdateError
+from shoal.errors import ConfigError, ProtocolError, UpdateError
 from shoal.members import Members
 from shoal.messages import Payload
 from shoal.parts import ranges
@@ -64,6 +66,21 @@ def check_layout(update: int, payload: Payload, model: Tensors) -> None:
         if prefix not in model.groups or prefix == "private/":
             raise UpdateError(f"update {update} has {prefix!r}, which the model has not")
         _check_part(update, prefix, group.layout, model.groups[prefix].layout)
+
+
+def remembers(accumulator: Split) -> bool:
+    """Whether it may hold something after a commit."""
+    return any(not isinstance(part, WeightedSum | Tops | Members) for part in accumulator.parts)
+
+
+def check_forgets(aggregator: Routed, model: Tensors) -> None:
+    """Raise `ConfigError` if a rule needs more from a commit to the next than workers keep."""
+    if remembers(aggregator.init(model)):
+        raise ConfigError(
+            "aggregator",
+            f"{type(aggregator.default).__name__} may remember updates over commits, and workers "
+            "keep nothing: use the local plane, or functions",
+        )
 
 
 def delta_of(payload: Payload, model: Tensors) -> Tensors:
