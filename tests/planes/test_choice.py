@@ -143,7 +143,6 @@ class Stubborn:
         ("local", "shards(4)", Mean(), PlanError, "the local plane folds flat"),
         ("auto", "shards(2)", Stubborn(), PlanError, "Stubborn compares whole updates"),
         ("processes", "tree(8)", Median(), PlanError, "Median keeps every update"),
-        ("processes", "tree(2)", Mean(), PlanError, "10 updates make 4 levels.*fan-in of 4"),
         ("auto", "shards(2000000)", Mean(), PlanError, "2000000 shards of 1000000 values"),
         ("functions", "shards(2)", Krum(1), PlanError, "Krum compares whole updates"),
         ("functions", "shards(2)", Latest(3), PlanError, "Latest remembers updates"),

@@ -69,6 +69,23 @@ def test_every_kind_of_rule_gives_locals_bits(
     plane.close()
 
 
+@pytest.mark.parametrize("size", [60, LARGE])
+@pytest.mark.parametrize(("lanes", "fan_in"), [(5, 2), (7, 3), (3, 4)])
+def test_middles_merge_leaves_level_by_level(
+    pool: Pool, size: int, lanes: int, fan_in: int
+) -> None:
+    rule = Mean(exact=True)
+    plane, local = on(pool, rule, lanes=lanes, fan_in=fan_in), Local(rule, NOTHING)
+    for each in (plane, local):
+        each.start(model(size), 0)
+    for begin in (0, 20):
+        for each in (plane, local):
+            drive(each, begin, 12, FORMS)
+        assert equal(plane.commit(), local.commit())
+        assert plane.store.objects == 0
+    plane.close()
+
+
 @pytest.mark.parametrize("rule", [Mean(), Sum(), GeometricMedian()], ids=str)
 @pytest.mark.parametrize("size", [60, LARGE])
 @pytest.mark.parametrize("lanes", [1, 3])
@@ -188,6 +205,8 @@ def test_bad_arguments_are_typed() -> None:
     for workers in ((0, 1), (3, 2)):
         with pytest.raises(ConfigError, match="workers: needs 1 <= least <= most"):
             Processes(Mean(), NOTHING, workers=workers)
+    with pytest.raises(ConfigError, match="fan_in: a merge has at least 2 inputs, got 1"):
+        Processes(Mean(), NOTHING, fan_in=1)
     for budget in (0, -5, float("nan")):
         with pytest.raises(ConfigError, match="budget"):
             Processes(Mean(), NOTHING, budget=budget)  # type: ignore[arg-type]

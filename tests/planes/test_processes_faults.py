@@ -57,7 +57,7 @@ def kill(pool: Pool, choice: float) -> None:
 @pytest.mark.timeout(600)
 def test_killed_workers_cost_nothing() -> None:
     rule = Mean(exact=True)
-    plane = Processes(rule, NOTHING, workers=(2, 2), lanes=2)
+    plane = Processes(rule, NOTHING, workers=(2, 2), lanes=3, fan_in=2)
     plane.start(model(LARGE), 0)
     local = Local(rule, NOTHING)
     local.start(model(LARGE), 0)

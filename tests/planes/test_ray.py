@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from laws.test_planes import MODEL, OPTIMIZER, RULE, SCRIPT, Do, Driver, agree, fits
+from laws.plane_scripts import MODEL, SCRIPT, Do, Driver
+from laws.test_planes import OPTIMIZER, RULE, agree, fits
 from planes.processes_support import FORMS, LARGE, WHOLE, drive, model, update
 from planes.ray_support import kill, pids, ray, small_ray
 from shoal.aggregators import GeometricMedian, Krum, Mean, Median, Routed, TrimmedMean

@@ -162,8 +162,10 @@ def opened(
     if decision.plane == "local":
         plane = Local(*rules, budget=budget)
     elif decision.plane == "processes":
-        lanes, room = decision.leaves, budget or SHARED
-        plane = Processes(*rules, budget=room, shards=plan.shards, lanes=lanes)
+        plane = Processes(
+            *rules, budget=budget or SHARED, shards=plan.shards, lanes=decision.leaves,
+            fan_in=plan.fan_in or None,
+        )  # fmt: skip
     elif decision.plane == "functions":
         plane = Functions(
             *rules, store=service.open_store(), runner=service.open_runner(),
@@ -245,17 +247,7 @@ def _processes(spec: Spec | None, load: Load, memory: int | None, machine: Machi
             f"models of {bytes_text(load.bytes)} in one range for each of {machine.cores} cores"
         )
         return Decision("processes", Spec(count), reason, memory)
-    leaves = 1
-    if spec.fan_in:
-        levels = widths(load.clients, spec.fan_in)
-        if len(levels) > 2:
-            raise PlanError(
-                spec.name,
-                f"processes merge all leaves in one top, and {load.clients} updates make "
-                f"{len(levels)} levels of it: use a fan-in of {ceil(load.clients**0.5)}, or the "
-                "functions plane",
-            )
-        leaves = levels[0]
+    leaves = widths(load.clients, spec.fan_in)[0] if spec.fan_in else 1
     return Decision("processes", spec, "as asked", memory, leaves)
 
 

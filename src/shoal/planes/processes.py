@@ -56,6 +56,7 @@ class Processes:
         lanes: folds of one range of coordinates at a time, merged at the end. With one, floats are
             added in the order of `Local`, to the same bits; more keep more workers busy where
             models are too small to be cut.
+        fan_in: results of a merge, 2 or more; None for all lanes in one.
         smoothing: weight of the newest load in the average that the number of workers follows.
 
     Raises:
@@ -76,19 +77,22 @@ class Processes:
         budget: int = 4 << 30,
         shards: int | None = None,
         lanes: int = 1,
+        fan_in: int | None = None,
         smoothing: float = 0.7,
     ) -> None:
         positive("budget", budget)
         positive("lanes", lanes)
         if shards is not None:
             positive("shards", shards)
+        if fan_in is not None and fan_in < 2:
+            raise ConfigError("fan_in", f"a merge has at least 2 inputs, got {fan_in!r}")
         fraction("smoothing", smoothing)
         self.aggregator = aggregator if isinstance(aggregator, Routed) else Routed(aggregator)
         _check_travels(self.aggregator)
         self.optimizer, self.seed, self.budget, self.smoothing = optimizer, seed, budget, smoothing
         self.pool = warm() if workers is None else Pool(*workers)
         self.store = Store(int(budget))
-        self.shards, self.lanes = shards, int(lanes)
+        self.shards, self.lanes, self.fan_in = shards, int(lanes), fan_in
         self.load = 0.0  # workers that this plane keeps busy, on average
         self._server = Local(READY, optimizer, seed)
         self._held: dict[int, tuple[Payload, Stored]] = {}
@@ -237,7 +241,9 @@ class Processes:
         """Forget what was folded, and know how updates of a model of this layout are."""
         check_forgets(self.aggregator, model)
         self._forget()
-        self._plan = Plan.of(self.aggregator, model, self.pool.high, self.lanes, self.shards)
+        self._plan = Plan.of(
+            self.aggregator, model, self.pool.high, self.lanes, self.shards, self.fan_in
+        )
         needed = Round(self._plan, model, self.store, self.pool).reserve
         if not self.store.fits(room(model), needed):
             raise ConfigError(

@@ -4,7 +4,7 @@ Each shard has lanes. A lane is a chain of folds: each takes the accumulator tha
 made, adds the updates that came meanwhile, and makes a new one. Inputs are let go of when the
 result is there, so that whoever dies in between costs nothing. Updates go to lanes in turn, so that
 the order of additions, and with it every bit, depends on their order alone; of one lane it is the
-order of `Local`. The results of several are merged at the end.
+order of `Local`. The results of several are merged at the end, so many at a time, level by level.
 """
 
 from collections import Counter, deque
@@ -35,22 +35,34 @@ class Plan:
     Attributes:
         sizes: bytes of an accumulator, by shard.
         lanes: chains of a shard; 0 if nothing can be folded before all updates are there.
+        fan_in: results of a merge, at most.
     """
 
     aggregator: Routed
     shards: tuple[Shard, ...]
     sizes: tuple[int, ...]
     lanes: int
+    fan_in: int
 
     @classmethod
     def of(
-        cls, aggregator: Routed, model: Tensors, workers: int, lanes: int, count: int | None = None
-    ) -> "Plan":
+        cls, aggregator: Routed, model: Tensors, workers: int, lanes: int, count: int | None,
+        fan_in: int | None,
+    ) -> "Plan":  # fmt: skip
         """So many shards; without a number as many as workers, if the model is large enough."""
         cut = shards(model, aggregator, workers, count)
         sizes = tuple(_bytes(aggregator.init(shard.like())) for shard in cut)
         growing = eager(aggregator.init(model).parts)
-        return cls(aggregator, cut, sizes, lanes if growing else 0)
+        return cls(aggregator, cut, sizes, lanes if growing else 0, fan_in or lanes)
+
+    @property
+    def middles(self) -> int:
+        """Merges of a shard before the last one."""
+        count, found = self.lanes, 0
+        while count > self.fan_in:
+            count = -(-count // self.fan_in)
+            found += count
+        return found
 
 
 @dataclass
@@ -89,7 +101,8 @@ class Round:
     @property
     def reserve(self) -> int:
         """Bytes that must stay free for accumulators, the model and the aggregate."""
-        growing = sum(self.plan.sizes) * 2 * self.plan.lanes * (2 if self._parts else 1)
+        each = 2 * self.plan.lanes + self.plan.middles
+        growing = sum(self.plan.sizes) * each * (2 if self._parts else 1)
         if self.in_passes:  # the points of two of them, which may be wider than the model
             growing += sum(2 * _points(shard) for shard in self.plan.shards)
         return growing + 2 * room(self._values)
@@ -135,9 +148,12 @@ class Round:
         """
         # Several lanes are merged when each has all of its updates: one order, one result.
         self._settle(drain=self.plan.lanes > 1)
-        works = [self._top(lanes) for lanes in self._chains]
+        works: list[Work] = []
         try:
-            return self.whole(works, self.answers(works))
+            rows = self._merged(works)
+            tops = [self._top(*each) for each in zip(self._chains, rows, strict=True)]
+            works += tops
+            return self.whole(tops, self.answers(tops))
         finally:
             self.let_go(works)
 
@@ -267,14 +283,32 @@ class Round:
                 self.store.release(one.ref)
         self._go_on(chain)
 
-    def _top(self, lanes: list[_Chain]) -> Work:
+    def _merged(self, works: list[Work]) -> list[list[Partial]]:
+        """What the top of each shard merges; the work of all middles is noted in `works`."""
+        fan_in = self.plan.fan_in
+        rows = [[one.last for one in lanes if one.last is not None] for lanes in self._chains]
+        while max(map(len, rows)) > fan_in:
+            groups = [[row[at : at + fan_in] for at in range(0, len(row), fan_in)] for row in rows]
+            level = [
+                self._work(lanes[0].shard, (), tuple(group), sum(_bytes(p.content) for p in group))
+                for lanes, row in zip(self._chains, groups, strict=True)
+                for group in row
+            ]
+            works += level
+            done = iter(zip(level, self.answers(level), strict=True))
+            rows = [
+                [Partial(w.out, a.content) for _, (w, a) in zip(row, done, strict=False)]
+                for row in groups
+            ]
+        return rows
+
+    def _top(self, lanes: list[_Chain], partials: list[Partial]) -> Work:
         shard = lanes[0].shard
         check_disjoint([chain.updates for chain in lanes], [i for c in lanes for i in c.queue])
-        partials = tuple(chain.last for chain in lanes if chain.last is not None)
         inputs = tuple(item for chain in lanes for item in chain.queue)
         spans = ((p, end - begin) for p, (begin, end) in shard.ranges.items())
         size = sum(n * shard.layouts[p].dtype.itemsize + ALIGN for p, n in spans)
-        return self._work(shard, inputs, partials, size, finish=True)
+        return self._work(shard, inputs, tuple(partials), size, finish=True)
 
     def _work(
         self,
