@@ -78,7 +78,8 @@ def test_classes_of_devices_differ_and_unknown_ones_are_refused() -> None:
 
 
 def test_amounts_read_well() -> None:
-    assert [energy(v) for v in (12.3, 7200.0, 9e6)] == ["12.3 J", "2 Wh", "2.5 kWh"]
+    found = [energy(v) for v in (0.0, 0.01, 12.3, 7200.0, 9e6, 3.6e10)]
+    assert found == ["0 Wh", "2.78 µWh", "3.42 mWh", "2 Wh", "2.5 kWh", "10,000 kWh"]
     assert [dollars(v) for v in (0.0, 0.0123, 1234.5)] == ["$0.00", "$0.012", "$1,234.50"]
 
 

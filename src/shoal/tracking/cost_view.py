@@ -19,10 +19,13 @@ MOST = 10
 
 
 def energy(joules: float) -> str:
-    """An amount of energy: "830 J", "1.25 Wh", "12.5 kWh"."""
-    if joules < 3600:
-        return f"{joules:.3g} J"
-    return f"{joules / 3600:.3g} Wh" if joules < KWH else f"{joules / KWH:,.3g} kWh"
+    """An amount of energy in one family of units: "3.42 mWh", "1.25 Wh", "12.5 kWh"."""
+    hours = joules / 3600
+    for factor, unit in ((1e-3, "kWh"), (1.0, "Wh"), (1e3, "mWh"), (1e6, "µWh")):
+        value = hours * factor
+        if value >= 0.9995:
+            return f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
+    return f"{hours * 1e6:.3g} µWh" if hours else "0 Wh"
 
 
 def dollars(value: float) -> str:
