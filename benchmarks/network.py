@@ -24,6 +24,7 @@ import numpy as np
 import shoal
 from blob import Blob
 from harness import Figure, at_least, at_most, finish, quick
+from network_flower import beside_flower
 from shoal import packing
 from shoal.messages import Payload
 from shoal.net.client import Client
@@ -346,7 +347,7 @@ def small_updates() -> list[Figure]:
 
 def large_updates() -> tuple[list[Figure], str]:
     """Rounds of 4 MB, and payloads of a GB and more."""
-    count = 10 if quick() else 40
+    count = 10 if quick() else 120  # the first ones write to fresh files
     disk, size = rounds((14_000,), 10, count)
     memory, _ = rounds((14_000,), 10, count, MEMORY)
     plain = bare(size, count)
@@ -389,7 +390,8 @@ def main() -> None:
     many_files()
     figures = small_updates()
     more, text = large_updates()
-    finish("network", "A served run under load", text, [*figures, *more])
+    others, beside = beside_flower(rounds, bare)
+    finish("network", "A served run under load", f"{text}\n{beside}", [*figures, *more, *others])
 
 
 if __name__ == "__main__":

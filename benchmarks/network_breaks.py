@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from shoal.experiment import from_toml
 from shoal.seeds import rng
 
 PATIENCE = 10.0  # seconds
+FULL = 3.0  # seconds for which a disk is full; clients wait for as long
 
 
 @dataclass
@@ -22,13 +24,22 @@ class Plan:
 
     Attributes:
         kill: the step at which it dies; 0 for never.
-        full: the step from which on the disk is full; 0 for never.
+        full: the step from which on the disk is full for a while; 0 for never.
         clock: whether the wall clock jumps.
+        tls: its certificate and key, without their endings; "" for plain HTTP.
+        expired: whether the certificate has expired.
     """
 
     kill: int = 0
     full: int = 0
     clock: bool = False
+    tls: str = ""
+    expired: bool = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether anything goes wrong by this plan."""
+        return bool(self.kill or self.full or self.clock or self.expired)
 
 
 # The server's process
@@ -37,13 +48,15 @@ class Plan:
 def server_main(store: str, port: int, toml: str, plan: Plan, clients: int) -> None:
     """Serve until the run is over, or the plan says otherwise."""
     from shoal.net.server import Server, Serving
+    from shoal.net.tls import server_context
 
     os.setpgrp()
     _sabotage(plan)
     serving = Serving(port=port, store=store, clients=clients, patience=PATIENCE)
+    context = server_context(Path(f"{plan.tls}.pem"), Path(f"{plan.tls}.key")) if plan.tls else None
 
     async def main() -> None:
-        server = Server(serving)
+        server = Server(serving, context=context)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
         await server.serve([("faults", from_toml(toml, "faults"))], lambda url, hall: None)
 
@@ -55,7 +68,7 @@ def _sabotage(plan: Plan) -> None:
     from shoal import checkpoint, journal
     from shoal.net import desk, ledger, served, uploads
 
-    steps = 0
+    steps, free = 0, 0.0
     write = os.write
 
     def step() -> bool:
@@ -63,8 +76,13 @@ def _sabotage(plan: Plan) -> None:
         steps += 1
         return steps == plan.kill
 
+    def filled() -> bool:
+        nonlocal free
+        free = free or time.monotonic() + FULL
+        return time.monotonic() < free
+
     def torn(file: int, data: Any) -> int:
-        if plan.full and steps >= plan.full:
+        if plan.full and steps >= plan.full and filled():
             write(file, bytes(data[: len(data) // 2]))
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if step():
@@ -155,10 +173,11 @@ class Proxy:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
-        cut = asyncio.all_tasks(self._loop)
-        for task in cut:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*cut, return_exceptions=True))
+        server.close()
+        while cut := asyncio.all_tasks(self._loop):
+            for task in cut:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*cut, return_exceptions=True))
 
     async def _serve(self, reader: Any, writer: Any) -> None:
         behind: Any = None

@@ -20,18 +20,22 @@ import numpy as np
 
 import shoal
 from network_breaks import PATIENCE, Plan, Proxy, die, server_main
+from network_certificates import LONG, Expired, expired
+from network_watch import Watch, written
 from shoal import wire
 from shoal.errors import ShoalError
 from shoal.experiment import Experiment, to_toml
 from shoal.messages import Payload
 from shoal.net.client import Client, Work
+from shoal.net.link import Unreachable
 from shoal.seeds import rng
 from shoal.tensors import Tensors
 from shoal.tracking import read
 
 CLIENTS = ("a", "b", "c", "d")
-HANG = 3 * PATIENCE  # seconds; a whole trial with its faults lasts less
-KINDS = ("server", "client", "network", "disk", "clock", "all")
+HANG = 2 * PATIENCE  # seconds without anything that happens: one wait, and a slow machine's work
+LONGEST = 10 * PATIENCE  # seconds for which clients that are not awaited any more go on
+KINDS = ("server", "client", "network", "disk", "clock", "certificate", "all")
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["shoal.net.server", "shoal.net.client", "network_trials", "network_breaks"]
@@ -46,6 +50,7 @@ class Trial:
         faults: what broke, in words.
         problems: what did not hold; empty if all did.
         seconds: that it took.
+        still: seconds without anything that happened, at most.
     """
 
     kind: str
@@ -53,6 +58,7 @@ class Trial:
     faults: list[str]
     problems: list[str]
     seconds: float
+    still: float
 
 
 def experiment(large: bool, commits: int = 5) -> Experiment:
@@ -83,10 +89,36 @@ def answer(work: Work) -> Payload:
 
 @dataclass
 class Worked:
-    """What the clients of a trial saw."""
+    """What happened in a trial.
 
-    known: list[tuple[str, int]] = field(default_factory=list)  # answers that were acknowledged
+    Attributes:
+        known: answers that were acknowledged, by client and task.
+        problems: what should not have happened.
+        servers: how many were started.
+    """
+
+    known: list[tuple[str, int]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    servers: int = 0
+
+
+@contextlib.contextmanager
+def joined(url: str, name: str, given: Expired | None = None) -> Iterator[Client]:
+    """A client; dials again where a loaded machine takes long to start the server."""
+    end = time.monotonic() + LONGEST
+    while True:
+        context, outage = (given.context(), given.outage) if given else (None, LONG)
+        client = Client(url, name, context=context, outage=outage)
+        try:
+            client.join()
+            break
+        except Unreachable:
+            if given or time.monotonic() > end:
+                raise
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 def client_main(url: str, name: str, path: str, how: str) -> None:
@@ -98,7 +130,7 @@ def client_main(url: str, name: str, path: str, how: str) -> None:
             file.write(text + "\n")
 
     try:
-        with Client(url, name) as client:
+        with joined(url, name) as client:
             for work in client:
                 payload = answer(work)
                 pushes += 1
@@ -115,18 +147,24 @@ def client_main(url: str, name: str, path: str, how: str) -> None:
         note(f"problem {type(error).__name__}: {error}")
 
 
-def _threads(url: str, worked: Worked, names: Iterator[str] | tuple[str, ...]) -> list[Any]:
+def _threads(url: str, worked: Worked, given: Expired | None) -> list[Any]:
     def main(name: str) -> None:
-        try:
-            with Client(url, name) as client:
-                for work in client:
-                    status = client.answer(work, answer(work))
-                    if status != "over":
-                        worked.known.append((name, work.task.id))
-        except ShoalError as error:
-            worked.problems.append(f"client {name}: {type(error).__name__}: {error}")
+        problem, end = "", time.monotonic() + LONGEST
+        while not problem and time.monotonic() < end:
+            try:
+                with joined(url, name, given) as client:
+                    for work in client:
+                        status = client.answer(work, answer(work))
+                        if status != "over":
+                            worked.known.append((name, work.task.id))
+                return
+            except ShoalError as error:
+                told = f"{type(error).__name__}: {error}"
+                problem = given.stopped(name, error) if given else told
+                time.sleep(0.1)
+        worked.problems.append(f"client {name}: {problem or 'hangs'}")
 
-    made = [threading.Thread(target=main, args=(name,), daemon=True) for name in names]
+    made = [threading.Thread(target=main, args=(name,), daemon=True) for name in CLIENTS]
     for thread in made:
         thread.start()
     return made
@@ -141,54 +179,65 @@ def run(kind: str, seed: int, folder: Path, large: bool | None = None) -> Trial:
     big = bool(draws.random() < 0.3) if large is None else large
     made = experiment(big)
     start, worked = time.monotonic(), Worked()
-    plans = _plans(kind, draws, big)
-    faults = [str(plan) for plan in plans]
+    most = 260 if big else 200
+    given, plans = expired(draws, most, folder) if kind == "certificate" else (None, [])
+    plans = plans or _plans(kind, draws, most)
+    faults = [str(plan) for plan in plans if plan.broken]
     stop = threading.Event()
     port = _free()
-    keeper = threading.Thread(
-        target=_keep, args=(str(folder / "store"), port, to_toml(made), plans, stop), daemon=True
-    )
+    to_serve = (str(folder / "store"), port, to_toml(made), plans, given, worked, stop)
+    keeper = threading.Thread(target=_keep, args=to_serve, daemon=True)
     proxy = Proxy(port, seed, 0.15) if kind in ("network", "all") else None
     keeper.start()
-    url = f"http://127.0.0.1:{proxy.port if proxy else port}"
+    watch = Watch(lambda: (written(folder), len(worked.known), worked.servers), HANG)
+    url = f"http{'s' if given else ''}://127.0.0.1:{proxy.port if proxy else port}/faults"
     if kind == "client":
         late = float(draws.random()) * 0.01
         die = str(draws.choice(["before", f"during {late:.4f}", "after"]))
         faults.append(f"client a dies {die} its push")
-        _processes(url, folder, die, worked, start)
+        _processes(url, folder, die, worked, watch)
     else:
-        _wait(_threads(url, worked, CLIENTS), worked, start)
+        for name, thread in zip(CLIENTS, _threads(url, worked, given), strict=True):
+            if not watch.ended(thread):
+                worked.problems.append(f"client {name} hangs")
+    faults += [f"{name} stopped by {error}" for name, error in given.told.items()] if given else []
     if proxy is not None:
         proxy.close()
         faults += proxy.faults
-    keeper.join(max(0.1, HANG - (time.monotonic() - start)))
-    if keeper.is_alive():
+    if not watch.ended(keeper):
         worked.problems.append("the server did not end")
     stop.set()
     keeper.join(5)
     problems = [*worked.problems, *_checked(folder / "store" / "faults", made, worked, big)]
-    return Trial(kind, seed, faults, problems, time.monotonic() - start)
+    return Trial(kind, seed, faults, problems, time.monotonic() - start, watch.longest)
 
 
-def _plans(kind: str, draws: np.random.Generator, big: bool) -> list[Plan]:
-    """What happens to the servers of a trial, one after the other; the last one lives."""
-    most = 260 if big else 200
+def _plans(kind: str, draws: np.random.Generator, most: int) -> list[Plan]:
+    """What happens to the servers of a trial, one after the other; the last ones live."""
+    live = [Plan(), Plan()]
     if kind in ("server", "all"):
-        return [Plan(kill=int(draws.integers(1, most))) for _ in range(draws.integers(1, 3))]
+        times = draws.integers(1, 3)
+        return [*(Plan(kill=int(draws.integers(1, most))) for _ in range(times)), *live]
     if kind == "disk":
-        return [Plan(full=int(draws.integers(8, most)))]
-    return [Plan(clock=kind == "clock")] if kind == "clock" else []
+        return [Plan(full=int(draws.integers(8, most))), *live]
+    return [Plan(clock=kind == "clock"), *live]
 
 
-def _keep(store: str, port: int, toml: str, plans: list[Plan], stop: threading.Event) -> None:
+def _keep(
+    store: str, port: int, toml: str, plans: list[Plan], given: Expired | None, worked: Worked,
+    stop: threading.Event,
+) -> None:  # fmt: skip
     """Start a server again and again, until one ends by itself with the run."""
-    for plan in [*plans, Plan(), Plan()]:
+    for plan in plans:
+        worked.servers += 1
         process = _context.Process(
             target=server_main, args=(store, port, toml, plan, len(CLIENTS)), daemon=True
         )
         process.start()
         while process.is_alive() and not stop.is_set():
             process.join(0.02)
+            if given and given.over(plan, port, len(CLIENTS)):
+                process.kill()
         if stop.is_set():
             process.kill()
             process.join()
@@ -198,7 +247,7 @@ def _keep(store: str, port: int, toml: str, plans: list[Plan], stop: threading.E
                 return
 
 
-def _processes(url: str, folder: Path, die: str, worked: Worked, start: float) -> None:
+def _processes(url: str, folder: Path, die: str, worked: Worked, watch: Watch) -> None:
     notes = {name: folder / f"client-{name}" for name in CLIENTS}
 
     def begin(name: str, how: str) -> Any:
@@ -209,12 +258,11 @@ def _processes(url: str, folder: Path, die: str, worked: Worked, start: float) -
         return process
 
     running = {name: begin(name, die if name == "a" else "") for name in CLIENTS}
-    running["a"].join(HANG)
+    watch.ended(running["a"])
     if running["a"].exitcode != 0:
         running["a"] = begin("a", "")
     for name, process in running.items():
-        process.join(max(0.1, HANG - (time.monotonic() - start)))
-        if process.is_alive():
+        if not watch.ended(process):
             worked.problems.append(f"client {name} hangs")
             process.kill()
         for line in notes[name].read_text("utf-8").splitlines() if notes[name].exists() else ():
@@ -223,13 +271,6 @@ def _processes(url: str, folder: Path, die: str, worked: Worked, start: float) -
                 worked.problems.append(f"client {name}: {rest}")
             elif status != "over":
                 worked.known.append((name, int(rest)))
-
-
-def _wait(threads: list[Any], worked: Worked, start: float) -> None:
-    for name, thread in zip(CLIENTS, threads, strict=True):
-        thread.join(max(0.1, HANG - (time.monotonic() - start)))
-        if thread.is_alive():
-            worked.problems.append(f"client {name} hangs")
 
 
 _models: dict[bool, str] = {}

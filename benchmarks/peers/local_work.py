@@ -2,7 +2,8 @@
 # Most of what it imports is in the peers' environments only.
 """Client updates per second of one framework on one task, in that framework's own environment.
 
-    python local_work.py NAME TASK DATA.npz SECONDS     prints {"rate": ..., "peak": bytes}
+    python local_work.py NAME TASK DATA.npz SECONDS
+        prints {"rate": ..., "peak": bytes, "outside": share of the time outside of local training}
 
 FedAvg, 100 clients, 10 a round, one local epoch in batches of 10, plain SGD. DATA holds x, y and
 `ends`, where each client's examples end. What comes before the first rounds are over (starting
@@ -38,6 +39,7 @@ class Clock:
     def __init__(self, seconds: float, warm: int = 3) -> None:
         self.seconds, self.warm, self.rounds = seconds, warm, 0
         self.began = self.last = 0.0
+        self.training = 0.0  # of the time, in the trainer; 0 where nobody looked
 
     def tick(self) -> bool:
         """Whether the time is over."""
@@ -129,10 +131,24 @@ def shoal(task: str, path: str, clock: Clock) -> None:
     algorithm = fedavg(ROUND, trainer=trainer.bind(partial(module, task)))
     model = algorithm.trainer.initial(0)
     node = Node(algorithm.coordinator, Local(algorithm.aggregator, Chain()), model)
+    train_many, spent = SGD.train_many, [0.0]
+
+    def timed(self: SGD, jobs: Any) -> Any:
+        began = time.perf_counter()
+        found = train_many(self, jobs)
+        spent[0] += time.perf_counter() - began
+        return found
+
+    SGD.train_many = timed
     simulator = Simulator(algorithm, clients, Devices())
     for effects in steps(node, simulator):
-        if any(isinstance(effect, CommitRecord) for effect in effects) and clock.tick():
-            return
+        if any(isinstance(effect, CommitRecord) for effect in effects):
+            enough = clock.tick()
+            if clock.rounds == clock.warm:
+                spent[0] = 0.0
+            if enough:
+                clock.training = spent[0]
+                return
 
 
 def flower(task: str, path: str, clock: Clock) -> None:
@@ -299,7 +315,8 @@ def peak() -> int:
 
 def print_result(clock: Clock) -> None:
     """The last line of this process."""
-    print(json.dumps({"rate": clock.rate(), "peak": peak()}), flush=True)
+    outside = 1 - clock.training / (clock.last - clock.began) if clock.training else 0.0
+    print(json.dumps({"rate": clock.rate(), "peak": peak(), "outside": outside}), flush=True)
 
 
 CONTESTANTS: dict[str, Callable[[str, str, Clock], None]] = {

@@ -5,9 +5,9 @@ bits again after any crash. A segment is one file, begun with each checkpoint; a
 
     "SHJ1" | u32 length of a | u64 length of b | u32 CRC-32 of a and b | a: JSON | b: a payload
 
-A payload lies as it was received: in the entry, or, if it is large, in a file of its own that the
-entry names. Entries are written together and synced once; an entry cut short by a crash was never
-acknowledged, and ends the journal.
+A payload lies as it was received: in the entry, or, if it is large, at the beginning of a file of
+its own that the entry names. Entries are written together and synced once; an entry cut short by a
+crash was never acknowledged, and ends the journal.
 """
 
 import contextlib
@@ -15,11 +15,13 @@ import json
 import mmap
 import os
 import struct
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from shoal import exchange as ex
 from shoal.errors import CheckpointError, ConfigError, ModelError
@@ -50,14 +52,20 @@ class Journal:
     Args:
         directory: of the run.
         segment: the number of the checkpoint that it follows; 0 for none.
+        settle: waits until files of payloads are on disk.
 
     Raises:
         CheckpointError: from every method, naming the file, if it cannot be written.
     """
 
-    def __init__(self, directory: Path, segment: int) -> None:
-        self._directory, self.bytes = directory, 0
+    def __init__(
+        self, directory: Path, segment: int,
+        settle: Callable[[list[str]], None] = lambda names: None,
+    ) -> None:  # fmt: skip
+        self._directory, self._settle, self.bytes = directory, settle, 0
         self._pending: list[Raw] = []
+        self._named: list[str] = []  # files that the pending entries name
+        self._large = 0  # their bytes
         self._open(segment)
 
     def append(self, given: ex.Input, now: float, raw: Raw = b"", file: str = "") -> None:
@@ -67,6 +75,8 @@ class Journal:
             table |= {"task": given.task, "client": given.client, "nbytes": given.nbytes}
             if file:
                 table["file"] = file
+                self._named.append(file)
+                self._large += given.nbytes
             elif not raw:
                 raw = pack(given.payload)
         else:
@@ -79,8 +89,11 @@ class Journal:
         """Bring to disk all that was added."""
         if not self._pending:
             return
-        data = b"".join(self._pending)
+        data, large = b"".join(self._pending), self._large
         try:
+            if self._named:
+                self._settle(self._named)
+                _sync_names(self._directory / PAYLOADS)
             _write_all(self._file, data)
             os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
         except OSError as error:
@@ -91,11 +104,19 @@ class Journal:
             ) from error
         finally:
             self._pending.clear()  # never a second time behind what may be half an entry
-        self.bytes += len(data)
+            self._named.clear()
+            self._large = 0
+        self.bytes += len(data) + large
         self._end += len(data)
 
-    def rotate(self, segment: int, keep: int | None) -> None:
-        """Begin a segment after a checkpoint; drop those before segment `keep`, None for none."""
+    def rotate(self, segment: int, keep: int | None, drop: Callable[[Path], None]) -> None:
+        """Begin a segment after a checkpoint.
+
+        Args:
+            segment: its number.
+            keep: those before it are dropped; None for none.
+            drop: takes the payloads' files of those that are.
+        """
         self.sync()
         os.close(self._file)
         self._open(segment)
@@ -104,7 +125,7 @@ class Journal:
             for number, path in segments(self._directory):
                 if number < keep:
                     for file in _files(path):
-                        (self._directory / PAYLOADS / file).unlink(missing_ok=True)
+                        drop(self._directory / PAYLOADS / file)
                     path.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -184,9 +205,42 @@ def mapped(path: Path) -> memoryview:
     """
     try:
         with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            found = _Mapped(file.fileno(), 0, access=mmap.ACCESS_READ)
+            found.inode = os.fstat(file.fileno()).st_ino
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
+    with _alive_lock:
+        _alive.add(found)
+    return memoryview(found)
+
+
+class _Mapped(mmap.mmap):
+    """A file that somebody may read."""
+
+    inode: int
+
+
+_alive: WeakSet[_Mapped] = WeakSet()
+_alive_lock = threading.Lock()
+
+
+def in_use(path: Path) -> bool:
+    """Whether anything of this process still lies in a file that was `mapped`.
+
+    Raises:
+        OSError: if there is no such file.
+    """
+    inode = path.stat().st_ino
+    with _alive_lock:
+        return any(found.inode == inode for found in _alive)
+
+
+def _sync_names(directory: Path) -> None:
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _write_all(file: int, data: bytes) -> None:
@@ -228,6 +282,6 @@ def _entry(directory: Path, meta: dict[str, Any], raw: memoryview) -> Entry:
     now, kind, file = meta["now"], meta["kind"], meta.get("file", "")
     if kind != "Push":
         return Entry(decode(_KINDS[kind], meta["data"], path=kind), now)
-    data = mapped(directory / PAYLOADS / file) if file else raw
+    data = mapped(directory / PAYLOADS / file)[: meta["nbytes"]] if file else raw
     push = ex.Push(meta["task"], meta["client"], unpack(data), meta["nbytes"])
     return Entry(push, now, file)

@@ -134,14 +134,14 @@ class SpillStore:
 
     def _spill(self, client: str, state: ClientState) -> None:
         found: Store = {}
-        row = (client, json.dumps(encode(state, found)), _pack(found))
+        row = (client, json.dumps(encode(state, found)), pack(found))
         with self._guarded("cannot be written to"):
             self._file.execute("REPLACE INTO states VALUES (?, ?, ?)", row)
 
     def _decode(self, plain: str, packed: bytes) -> ClientState:
         try:
             state: ClientState = decode(
-                ClientState, json.loads(plain), _unpack(packed), like=self._like
+                ClientState, json.loads(plain), unpack(packed), like=self._like
             )
         except (ConfigError, ModelError, TypeError, ValueError) as error:
             raise CheckpointError(f"a client state in {self._path} is damaged: {error}") from error
@@ -158,7 +158,7 @@ class SpillStore:
             ) from error
 
 
-def _pack(found: Store) -> bytes:
+def pack(found: Store) -> bytes:
     """Safetensors files one after the other, each aligned, after an index of their lengths."""
     parts = [(path, wire.dump(tensors)) for path, tensors in found.items()]
     index = json.dumps([(path, len(data)) for path, data in parts]).encode()
@@ -167,7 +167,8 @@ def _pack(found: Store) -> bytes:
     return b"".join([len(index).to_bytes(8, "little"), index, *padded])
 
 
-def _unpack(packed: bytes) -> Store:
+def unpack(packed: bytes | memoryview) -> Store:
+    """The tensors again, by path; they share the memory of what they came in."""
     view = memoryview(packed)
     start = 8 + int.from_bytes(view[:8], "little")
     found: dict[str, Tensors] = {}

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import ssl
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -119,6 +120,7 @@ def test_behind_tls_only_known_keys_take_part(tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization as s
     from cryptography.hazmat.primitives.asymmetric import ec
 
+    from shoal.net.audit import entries, verify
     from shoal.net.certificates import authority, issue
 
     place = Place(tmp_path)
@@ -133,9 +135,21 @@ def test_behind_tls_only_known_keys_take_part(tmp_path: Path) -> None:
             (known / "hospital.pub").write_bytes(public)
     ca = authority(tmp_path / "ca")
     own = issue(ca, tmp_path / "ca", "server", ("127.0.0.1",))
-    tls = (f"serving.certificate={own.certificate}", f"serving.key={own.key}", "serving.clients=1")
+    tls = (
+        f"serving.certificate={own.certificate}", f"serving.key={own.key}", "serving.clients=1",
+        "serving.limits.requests.burst=50", "serving.limits.requests.per_second=10",
+        "serving.limits.largest=200000",
+    )  # fmt: skip
     trusting = ("--root-certificates", str(ca.certificate), "--auth-supernode-private-key")
     with place.serving("store", "modern", *tls) as url:
+        probe = Node(url, ssl.create_default_context(cafile=str(ca.certificate)))
+        (known / "probe.pub").write_bytes(probe.pem)
+        assert probe.post("push-object", bytes(200_001), probe.headers())[0] == 413
+        found = [probe.beat(probe.headers()) for _ in range(60)]
+        assert found[0][0] == 200 and found[-1][0] == 503  # after which nodes try again
+        assert "probe asks too much" in found[-1][1]
+        paths = json.loads(probe.get("/v1/openapi.json"))["paths"]
+        assert len([path for path in paths if path.startswith("/v1/fleet/")]) == 12
         with place.supernode(url, "c1", *trusting, str(tmp_path / "stranger")) as node:
             assert node.wait(30) is not None
         place.waited("store.log", "a SuperNode is refused: the SuperNode's key is not known")
@@ -143,21 +157,28 @@ def test_behind_tls_only_known_keys_take_part(tmp_path: Path) -> None:
             place.waited("store.log", "cost of run")
     done = [r["client"] for r in records(tmp_path / "store") if r.get("outcome") == "aggregated"]
     assert done == ["hospital"] * 3
+    log = tmp_path / "store" / "access" / "audit"
+    assert verify(log).problem == ""
+    noted = [(line["who"], line["what"], line["run"]) for line in entries(log)]
+    assert ("hospital", "joined", "run") in noted
+    denied = [line["detail"] for line in entries(log) if line["what"] == "denied"]
+    assert any("not known here" in str(detail["problem"]) for detail in denied)
+    assert all(str(detail["request"]).startswith("POST /v1/fleet/") for detail in denied)
 
 
 class Node:
     """Calls the Fleet protocol with a key of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, context: ssl.SSLContext | None = None) -> None:
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
         self._key = ec.generate_private_key(ec.SECP384R1())
-        self._pem = self._key.public_key().public_bytes(
+        self.pem = self._key.public_key().public_bytes(
             Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
         )
-        self.number = int.from_bytes(hashlib.sha256(self._pem).digest()[:8], "big") >> 1
-        self._at = url.split("//")[1]
+        self.number = int.from_bytes(hashlib.sha256(self.pem).digest()[:8], "big") >> 1
+        self._at, self._context = url.split("//")[1], context
 
     def headers(self, age: float = 0.0, text: str = "") -> dict[str, str]:
         from cryptography.hazmat.primitives import hashes
@@ -166,7 +187,7 @@ class Node:
         stamp = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
         signed = self._key.sign((text or stamp).encode(), ec.ECDSA(hashes.SHA256()))
         return {
-            "flwr-public-key": b64encode(self._pem).decode(),
+            "flwr-public-key": b64encode(self.pem).decode(),
             "flwr-signature": b64encode(signed).decode(),
             "flwr-timestamp": stamp,
         }
@@ -179,8 +200,20 @@ class Node:
         node = b"\x08" + varint + bytes([rest])
         return self.post("send-node-heartbeat", b"\x0a" + bytes([len(node)]) + node, headers)
 
+    def get(self, path: str) -> str:
+        link = self._link()
+        link.request("GET", path)
+        found = link.getresponse().read().decode()
+        link.close()
+        return found
+
+    def _link(self) -> http.client.HTTPConnection:
+        if self._context is None:
+            return http.client.HTTPConnection(self._at, timeout=10)
+        return http.client.HTTPSConnection(self._at, timeout=10, context=self._context)
+
     def post(self, name: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
-        link = http.client.HTTPConnection(self._at, timeout=10)
+        link = self._link()
         link.request("POST", f"/v1/fleet/{name}", body, headers)
         reply = link.getresponse()
         found = reply.status, reply.read().decode("latin-1")

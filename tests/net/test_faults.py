@@ -3,6 +3,7 @@
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,16 +23,43 @@ from shoal.tracking import read
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import network_trials as trials
+from network_watch import Watch, written
 
 pytestmark = pytest.mark.timeout(90)
 
 
 @pytest.mark.parametrize(
-    ("kind", "seed"), [("server", 1), ("client", 1), ("network", 1), ("disk", 3), ("all", 1)]
-)
+    ("kind", "seed"),
+    [
+        ("server", 1), ("client", 1), ("network", 1), ("disk", 3), ("certificate", 2), ("all", 1)
+    ],
+)  # fmt: skip
 def test_a_trial(kind: str, seed: int, tmp_path: Path) -> None:
     found = trials.run(kind, seed, tmp_path)
     assert found.problems == [], found.faults
+
+
+def test_a_hang_is_seen_and_a_slow_machine_is_none(tmp_path: Path) -> None:
+    over = threading.Event()
+    stuck = threading.Thread(target=over.wait, daemon=True)
+    stuck.start()
+    assert not Watch(lambda: 0, 0.3).ended(stuck)
+    start = time.monotonic()
+    steps = Watch(lambda: int(4 * min(1.0, time.monotonic() - start)), 0.6)
+    assert not steps.ended(stuck) and time.monotonic() - start > 1.3  # it went on for 1 s
+    assert steps.longest > 0.6
+    with running(tmp_path, softmax(), clients=2, patience=3.0) as server:
+        client = Client(server.url, "a")
+        client.join()
+        before = written(tmp_path)
+        waiting = threading.Thread(target=client.pull, daemon=True)
+        waiting.start()
+        assert not Watch(lambda: written(tmp_path), 0.5).ended(waiting)
+        assert written(tmp_path) == before  # who only waits is no progress
+        client.stop()
+        waiting.join(10)
+        client.close()
+    over.set()
 
 
 def test_clocks_that_jump_stop_no_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +159,7 @@ def test_large_answers_that_come_twice_or_too_late_leave_the_journal_whole(
         assert "accepted" in put()
         assert "repeated" in put()
         stored = tmp_path / "wide" / "payloads" / f"{given.task.id}.bin"
-        assert stored.stat().st_size == len(data)
+        assert stored.read_bytes()[: len(data)] == data
         again = client.pull()
         assert again is not None
         # The coordinator cancels the task while its answer is on the way.

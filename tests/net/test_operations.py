@@ -162,8 +162,11 @@ def test_everybody_else_is_refused(served: Guarded) -> None:
     assert "no access to run 'two'" in served.refused(403, client, "POST", "runs/two/join", {})
     other = {"client": "alice"}
     assert "may not act as" in served.refused(403, client, "POST", "runs/one/join", other)
-    for method, path in (("GET", "runs"), ("POST", "runs/one/stop"), ("GET", "keys")):
+    for method, path in (("GET", "runs/one"), ("POST", "runs/one/stop"), ("GET", "keys")):
         assert "is a client" in served.refused(403, client, method, path)
+    listed = served.ask(client, "GET", "runs")["runs"]  # those that it may join, and no more
+    assert [set(run) for run in listed] == [{"name", "status", "problem"}]
+    assert listed[0]["name"] == "one"
     assert served.ask(viewer, "GET", "runs")["runs"][0]["name"] == "one"
     assert "is a viewer" in served.refused(403, viewer, "POST", "runs/one/join", {})
     assert "as a whole" in served.refused(403, olga_asks := operator, "POST", "tokens", {})

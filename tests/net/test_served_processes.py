@@ -7,11 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from net.served_support import CLIENTS, running, softmax
@@ -198,11 +201,58 @@ def test_clients_that_cannot_join(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert "no run 'none'" in join(url=f"{server.url}/none")
         assert "no address of a server" in join(url="ftp://127.0.0.1")
         assert "no address of a server" in join(url="127.0.0.1:7733")
+        np.savez(tmp_path / "empty.npz", x=np.zeros((0, 64), np.float32), y=np.zeros(0, np.int64))
+        assert "holds no examples" in join(data=str(tmp_path / "empty.npz"))
         desk = server.hall.desks["softmax"]
         desk.toml = desk.toml.replace("features = 64", "features = -1")
         assert "features" in join()
         desk.toml = desk.toml.replace("softmax", "unknown_part")
         assert "unknown_part" in join()
+
+
+def test_a_client_of_several_runs_takes_turns_and_each_tells_its_end(tmp_path: Path) -> None:
+    """One real process, two runs and one that it cannot work for."""
+    runs = [softmax(commits=4, name=name) for name in ("a", "b")]
+    odd = softmax(name="odd")
+    with running(tmp_path, *runs, odd, clients=1, stay=True) as server:
+        assert server.hall is not None
+        desk = server.hall.desks["odd"]
+        desk.toml = desk.toml.replace("features = 64", "features = -1")
+        process = begin("join", server.url, "--run", "*", "--data", "share:c0")
+        out, err = process.communicate(timeout=40)
+        assert process.returncode == 2
+        assert {"a: run 'a' is over: 4 commits", "b: run 'b' is over: 4 commits"} <= set(
+            out.splitlines()
+        )
+        assert err.startswith("shoal: odd: ") and "features" in err and err.count("\n") == 1
+    for name in ("a", "b"):
+        assert read(tmp_path / name).commits[-1].version == 4
+
+
+@pytest.mark.parametrize("status", [200, 404, 502])
+def test_what_answers_in_a_server_s_place(
+    status: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's server is told at once; a proxy whose server is away may be waited for."""
+    monkeypatch.setattr(client, "START", 0.2)
+
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.send_header("content-length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_port}/x"
+        told = refused(capsys, "join", url, "--data", "share:c0")
+        assert f"answered {status}, but not as a Shoal server does" in told
+        assert ("check the address" in told) == (status != 502)
+        other.shutdown()
 
 
 def test_what_is_no_server_or_another_version(

@@ -2,10 +2,11 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,15 @@ def _run(serving: Any, runs: Sequence[tuple[str, Any]]) -> list[Any]:
     from shoal.net.server import Server, many_files
 
     many_files()
-    gate, context = _guarded(serving)
+    gate, context, tend = _guarded(serving)
     traces = tracer(serving.traces)
     operations = Operations(gate, traces)
-    routes = _routes(serving, operations)
+    routes = _routes(serving, operations, gate)
 
     async def main() -> list[Any]:
         extra = {} if gate is None else {"gate": gate}
         server = Server(
-            serving, context=context, routes=routes, observe=operations.observe,
+            serving, context=context, routes=routes, observe=operations.observe, tend=tend,
             sinks=lambda run, path: [*_sinks(run, path), *operations.sinks(run, path)], **extra,
         )  # fmt: skip
         loop = asyncio.get_running_loop()
@@ -86,6 +87,8 @@ def _run(serving: Any, runs: Sequence[tuple[str, Any]]) -> list[Any]:
                 loop.add_signal_handler(number, server.stop)
             except NotImplementedError:  # Windows
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(server.stop))
+        with contextlib.suppress(AttributeError, NotImplementedError):  # Windows has none
+            loop.add_signal_handler(signal.SIGHUP, tend)
         return await server.serve(runs, _ready)
 
     try:
@@ -97,13 +100,13 @@ def _run(serving: Any, runs: Sequence[tuple[str, Any]]) -> list[Any]:
             gate.close()
 
 
-def _routes(serving: Any, operations: Any) -> Any:
+def _routes(serving: Any, operations: Any, gate: Any) -> Any:
     """The endpoints beside those of clients and operators."""
     if not serving.flower:
         return operations.routes
     from shoal.flower.fleet import fleet
 
-    supernodes = fleet(serving)
+    supernodes = fleet(serving, gate)
     return lambda hall: {**operations.routes(hall), **supernodes(hall)}
 
 
@@ -115,21 +118,27 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-def _guarded(serving: Any) -> tuple[Any, Any]:
-    """The gate and TLS of a server that others can reach; loopback needs neither."""
+def _guarded(serving: Any) -> tuple[Any, Any, Callable[[], None]]:
+    """The gate and TLS of a server that others can reach, and what looks after its certificate.
+
+    Loopback needs none of it.
+    """
     if not serving.certificate:
         print("shoal: no certificate, so this server listens on loopback only", file=sys.stderr)
-        return None, None
+        return None, None, lambda: None
     from shoal.net.certificates import check
     from shoal.net.gate import Guard
+    from shoal.net.renewal import Renewal
     from shoal.net.tls import server_context
 
     warning = check(Path(serving.certificate))
     if warning:
         print(f"shoal: {warning}", file=sys.stderr)
     authority = Path(serving.authority) if serving.authority else None
-    context = server_context(Path(serving.certificate), Path(serving.key), authority)
-    return Guard(Path(serving.store) / "access", limits=serving.limits), context
+    paths = Path(serving.certificate), Path(serving.key), authority
+    context = server_context(*paths)
+    guard = Guard(Path(serving.store) / "access", limits=serving.limits)
+    return guard, context, Renewal(context, *paths).look
 
 
 def _ready(url: str, hall: Any) -> None:

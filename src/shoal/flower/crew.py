@@ -14,6 +14,7 @@ from shoal.flower.mail import Letter, Parcel, Press
 from shoal.flower.nodes import Caller
 from shoal.flower.uploads import through, unfit
 from shoal.messages import Payload
+from shoal.net.access import Denied
 from shoal.net.desk import Desk, Session
 from shoal.net.hall import Hall
 from shoal.net.hosted import Answer, Message, Pushed, Work
@@ -45,10 +46,13 @@ class Crew:
 
     Args:
         hall: the server's runs.
+        note: told of a node's name, what it did ("joined", "left"), and the run.
     """
 
-    def __init__(self, hall: Hall) -> None:
-        self._hall, self._press = hall, Press()
+    def __init__(
+        self, hall: Hall, note: Callable[[str, str, str], None] = lambda node, what, run: None
+    ) -> None:
+        self._hall, self._press, self._note = hall, Press(), note
         self._mates: dict[int, Mate] = {}
         self._legacy: set[str] = set()  # runs whose app wants the older records
         self._unfit: set[str] = set()
@@ -74,12 +78,17 @@ class Crew:
                 return desk
         raise Refused(403, "over", f"run {number} does not go on here")
 
+    def pushing(self, desk: Desk, nbytes: int) -> None:
+        """Hold a part of an answer against the run's quota; raises `Denied` if it is used up."""
+        self._hall.quotas.pushing(desk, nbytes)
+
     async def leave(self, mate: Mate) -> None:
         """A node goes."""
         for name, session in mate.sessions.items():
             desk = self._hall.desks.get(name)
             if desk is not None and _open(desk, session):
                 await desk.leave(session.client)
+                self._note(session.client, "left", name)
         self._mates.pop(mate.caller.number, None)
 
     async def letter(self, mate: Mate, seconds: float) -> Letter | None:
@@ -156,7 +165,13 @@ class Crew:
                 log.warning("%s: not for SuperNodes: %s", desk.name, problem)
                 self._unfit.add(desk.name)
             return False
+        try:
+            self._hall.quotas.joining(desk, mate.caller.name)
+        except Denied as denied:
+            log.info("%s: %s has to wait: %s", desk.name, mate.caller.name, denied.problem)
+            return False
         mate.sessions[desk.name] = await desk.join(mate.caller.name)
+        self._note(mate.caller.name, "joined", desk.name)
         log.info("%s: %s joined", desk.name, mate.caller.name)
         return True
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from shoal.errors import ConfigError, MissingExtra, ModelError
 from shoal.flower.bundle import Bundle, bundle
 from shoal.flower.crew import Crew, Mate
 from shoal.flower.mail import parcel
-from shoal.flower.nodes import FOLDER, Keys, Roster
-from shoal.net.access import Denied
+from shoal.flower.nodes import FOLDER, Caller, Keys, Roster
+from shoal.net.access import Denied, Principal, Request
 from shoal.net.app import PUBLIC, Handler, Routes
 from shoal.net.calls import Call
+from shoal.net.gate import Guard
 from shoal.net.hall import Hall
+from shoal.net.openapi import document
 from shoal.net.protocol import Refused
 from shoal.net.server import Serving
 
@@ -37,8 +40,13 @@ Act = Callable[[Mate, Any], Awaitable[Any]]
 log = logging.getLogger("shoal.net")
 
 
-def fleet(serving: Serving) -> Callable[[Hall], Routes]:
+def fleet(serving: Serving, guard: Guard | None = None) -> Callable[[Hall], Routes]:
     """The endpoints for SuperNodes, where `serving.flower` is the directory of their app.
+
+    Args:
+        serving: where and how.
+        guard: of a server with a certificate: limits each node, and writes down who came, went and
+            was refused.
 
     Without a certificate every node may come, as everybody may on loopback; with one, those whose
     public keys lie in the store's `access/supernodes`.
@@ -60,7 +68,48 @@ def fleet(serving: Serving) -> Callable[[Hall], Routes]:
         roster.names()
     keys = Keys(roster)
     poll = min(POLL, serving.patience / 2)
-    return lambda hall: Fleet(Crew(hall), made, keys, poll).routes
+    return lambda hall: Fleet(Crew(hall, _noted(guard)), made, Door(keys, guard), poll).routes
+
+
+def _noted(guard: Guard | None) -> Callable[[str, str, str], None]:
+    """Writes down what a node did, in which run."""
+    if guard is None:
+        return lambda node, what, run: None
+    return lambda node, what, run: guard.note(Principal(node, "client"), what, run, node)
+
+
+@dataclass(frozen=True)
+class Door:
+    """What every call passes before anything of it is read.
+
+    Attributes:
+        keys: which nodes may call.
+        guard: see `fleet`.
+    """
+
+    keys: Keys
+    guard: Guard | None = None
+
+    def admit(self, call: Call) -> Caller:
+        """The node behind a call.
+
+        Raises:
+            Denied: 401 if there is none, 413 or 429 if it asks too much.
+        """
+        try:
+            caller = self.keys.admit(call.headers)
+        except Denied as denied:
+            raise self.refused(call, denied) from denied
+        if self.guard is not None:
+            self.guard.spend(caller.name, call.headers)
+        return caller
+
+    def refused(self, call: Call, denied: Denied) -> Denied:
+        """A refusal, written down."""
+        log.warning("a SuperNode is refused: %s", denied.problem)
+        peer = call.scope["client"][0] if call.scope.get("client") else ""
+        asked = Request("POST", str(call.scope["path"]), "", call.headers, peer)
+        return denied if self.guard is None else self.guard.refused(asked, denied)
 
 
 class Fleet:
@@ -69,12 +118,12 @@ class Fleet:
     Args:
         crew: the nodes.
         app: that they run.
-        keys: which nodes may call.
+        door: that calls pass.
         poll: seconds that a pull waits.
     """
 
-    def __init__(self, crew: Crew, app: Bundle, keys: Keys, poll: float) -> None:
-        self._crew, self._app, self._keys, self._poll = crew, app, keys, poll
+    def __init__(self, crew: Crew, app: Bundle, door: Door, poll: float) -> None:
+        self._crew, self._app, self._door, self._poll = crew, app, door, poll
         acts: dict[str, tuple[Any, Act]] = {
             "register-node": (fleet_pb2.RegisterNodeFleetRequest, self._register),
             "activate-node": (fleet_pb2.ActivateNodeRequest, self._activate),
@@ -95,7 +144,7 @@ class Fleet:
         routes: Mapping[tuple[str, str], tuple[str, Handler]] = {
             ("POST", f"fleet/{name}"): (PUBLIC, self._handler(kind, act))
             for name, (kind, act) in acts.items()
-        }
+        } | {("GET", "openapi.json"): (PUBLIC, _described)}
         self.routes: Routes = routes
 
     def _handler(self, kind: Any, act: Act) -> Handler:
@@ -103,14 +152,15 @@ class Fleet:
 
         async def handle(call: Call) -> None:
             try:
-                caller = self._keys.admit(call.headers)  # before anything is read
+                caller = self._door.admit(call)
                 asked = kind()
                 asked.ParseFromString(await call.body(most))
-                _same(caller.number, caller.key, asked)
+                self._same(call, caller, asked)
                 answer = await act(self._crew.mate(caller), asked)
             except Denied as denied:
-                log.warning("a SuperNode is refused: %s", denied.problem)
-                await call.reply({"code": 0, "detail": denied.problem}, denied.status)
+                # Nodes try again after 503, and give up after 429.
+                status = 503 if denied.status == 429 else denied.status
+                await call.reply({"code": 0, "detail": denied.problem}, status)
             except DecodeError as error:
                 await call.reply({"code": 0, "detail": f"the body: {error}"}, 400)
             except ModelError as error:
@@ -122,6 +172,17 @@ class Fleet:
                 await call.whole(answer.SerializeToString(), 200, MEDIA)
 
         return handle
+
+    def _same(self, call: Call, caller: Caller, asked: Any) -> None:
+        """Refuse (401) a request about another node than the one that signed it."""
+        fields = asked.DESCRIPTOR.fields_by_name
+        if "public_key" in fields:
+            right = asked.public_key == caller.key
+        else:
+            right = (asked.node.node_id if "node" in fields else asked.node_id) == caller.number
+        if not right:
+            problem = "the call is signed by another SuperNode than it speaks for"
+            raise self._door.refused(call, Denied(401, problem))
 
     async def _register(self, mate: Mate, asked: Any) -> Any:
         return fleet_pb2.RegisterNodeFleetResponse(node_id=mate.caller.number)
@@ -192,6 +253,7 @@ class Fleet:
 
     async def _take(self, mate: Mate, asked: Any) -> Any:
         desk = self._crew.desk(asked.run_id)
+        self._crew.pushing(desk, len(asked.object_content))
         session, coming = mate.parcels.get(desk.name, ("", None))
         if coming is None or session != asked.session_id:
             return message_pb2.PushObjectResponse(stored=False)
@@ -207,16 +269,6 @@ class Fleet:
         return message_pb2.PushObjectResponse(stored=True)
 
 
-def _same(number: int, key: bytes, asked: Any) -> None:
-    """Whether a request is about the node that signed it.
-
-    Raises:
-        Denied: 401 if it is not.
-    """
-    fields = asked.DESCRIPTOR.fields_by_name
-    if "public_key" in fields:
-        right = asked.public_key == key
-    else:
-        right = (asked.node.node_id if "node" in fields else asked.node_id) == number
-    if not right:
-        raise Denied(401, "the call is signed by another SuperNode than it speaks for")
+async def _described(call: Call) -> None:
+    """The server's interface, with the calls of nodes."""
+    await call.reply(document(fleet=True))

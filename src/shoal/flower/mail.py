@@ -143,7 +143,7 @@ def parcel(work: Work, tree: Any) -> Parcel:
         ModelError: if it has more objects than a model's answer.
     """
     names = {found.object_id for found in iterate_object_tree(tree)}
-    size = 4 * work.volume.size  # doubles for halves
+    size = 4 * work.volume.room  # doubles for halves
     if len(names) > 64 + 4 * len(work.volume.model) + size // _ROOM:
         raise ModelError(f"a reply of {len(names)} objects is no answer to task {work.task.id}")
     room = size + _ROOM + 1024 * len(names)

@@ -1,19 +1,18 @@
 """A client of a served run whose training is a Flower app's: `shoal join URL --flower app:app`."""
 
-from collections.abc import Sequence
-from typing import Any, get_type_hints
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
-from shoal import config
-from shoal.core import Algorithm
+from shoal.client import ClientState
 from shoal.errors import ConfigError
-from shoal.experiment import Experiment
 from shoal.flower.apps import App
 from shoal.flower.uploads import through, unfit
 from shoal.messages import Payload
-from shoal.names import trusting
 from shoal.net.client import Client, Work
-
-_KNOWN = ("repeated", "accepted")
+from shoal.net.keepsake import Keepsake, home
+from shoal.net.labor import FAILURES, labor
+from shoal.net.worker import described
 
 
 class FlowerWorker:
@@ -23,43 +22,43 @@ class FlowerWorker:
         client: that has joined.
         app: that trains, on data of its own.
         trust: packages and files that the experiment may name beside Shoal's own parts.
+        state: directory for what the client keeps between tasks; None for this user's place.
 
     Raises:
         ConfigError: if the experiment's algorithm cannot be made here.
     """
 
-    def __init__(self, client: Client, app: App, trust: Sequence[str] = ()) -> None:
+    def __init__(
+        self, client: Client, app: App, trust: Sequence[str] = (), state: Path | None = None
+    ) -> None:
         self.client, self._app = client, app
-        table = config.loads(client.experiment, "the server's experiment")
-        with trusting(trust):
-            hint = get_type_hints(Experiment)["algorithm"]
-            self._algorithm: Algorithm = config.decode(hint, table["algorithm"], "algorithm")
-        self._seed = int(table.get("seed", 0))
-        self._state: Any = None
+        made = described(client.experiment, trust)
+        self._algorithm, self._seed = made.algorithm, made.seed
+        self._kept = Keepsake(client, state or home())
 
-    def run(self) -> str:
-        """Work until the run is over; why it is.
+    def run(
+        self, turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        failures: int = FAILURES,
+    ) -> str:  # fmt: skip
+        """Work until the run is over; why it is. See `labor`.
 
         Raises:
             ConfigError: if the algorithm needs what no Flower app can do.
         """
-        for work in self.client:
-            problem = unfit(self._algorithm, work.model)
-            if problem:
-                self.client.fail(work, problem)
-                raise ConfigError("algorithm", problem)
-            try:
-                payload, state = self._train(work)
-            except Exception as error:  # noqa: BLE001 - any failure of training: the run goes on
-                self.client.fail(work, error)
-                continue
-            if work.revoked.is_set():
-                self.client.fail(work, "cancelled")
-            elif self.client.answer(work, payload) in _KNOWN:
-                self._state = state  # only now: what the server never got must not count here
-        return self.client.over
+        settled = self._kept.settled
+        over = labor(self.client, self._train, settled=settled, turn=turn, failures=failures)
+        if over:
+            self._kept.over()
+        return over
 
-    def _train(self, work: Work) -> tuple[Payload, Any]:
+    def _train(self, work: Work) -> Payload:
+        problem = unfit(self._algorithm, work.model)
+        if problem:
+            raise ConfigError("algorithm", problem)
+        upload = self._algorithm.upload
+        state = self._kept.state(lambda: ClientState(None, upload.init(work.model)))
         payload = self._app.answer(work.task, work.model)
         known = (self._algorithm, work.task, work.model)
-        return through(*known, payload, self._state, self._seed)
+        payload, after = through(*known, payload, state.upload, self._seed)
+        self._kept.keep(work.task.id, ClientState(None, after))
+        return payload

@@ -12,8 +12,8 @@ from shoal.errors import ConfigError, ShoalError
 
 Role = Literal["operator", "client", "viewer"]
 ROLES: tuple[Role, ...] = ("operator", "client", "viewer")
-CLIENT_ACTIONS = frozenset({"join", "pull", "push", "heartbeat", "leave", "model"})
-VIEWER_ACTIONS = frozenset({"read"})
+CLIENT_ACTIONS = frozenset({"list", "join", "pull", "push", "heartbeat", "leave", "model"})
+VIEWER_ACTIONS = frozenset({"read", "list"})
 
 
 class Denied(ShoalError):

@@ -10,6 +10,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Iterator,
     Mapping,
     MutableMapping,
     Sequence,
@@ -99,10 +100,11 @@ class Call:
             raise Refused(400, "malformed", f"{name} is {text!r:.40}, not a whole number")
         return int(text)
 
-    async def blocks(self) -> AsyncGenerator[Sequence[Raw], None]:
+    async def blocks(self) -> AsyncGenerator[Iterable[Raw], None]:
         """A body of any size as it comes; what is signed for is checked at its end.
 
-        What is given out is valid until the next is asked for. Close it if it is left early.
+        What is given out is to be gone through once, by any thread, before the next is asked for;
+        a piece of it is valid until its next one. Close it if it is left early.
 
         Raises:
             Gone: if the connection breaks.
@@ -115,9 +117,7 @@ class Call:
         direct = past(self.length) if known else None
         async with aclosing(direct or self._gathered()) as found:
             async for some in found:
-                if made is not None:
-                    await asyncio.get_running_loop().run_in_executor(None, _feed, made, some)
-                yield some
+                yield some if made is None else _fed(made, some)
         if made is not None:
             self._check_signed(made, want)
 
@@ -254,9 +254,10 @@ class Call:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-def _feed(made: Hash, data: Sequence[Raw]) -> None:
+def _fed(made: Hash, data: Iterable[Raw]) -> Iterator[Raw]:
     for piece in data:
         made.update(piece)
+        yield piece
 
 
 def _too_large(size: int, most: int) -> Refused:

@@ -98,12 +98,7 @@ def check(path: Path, host: str = "", now: datetime | None = None) -> str:
     Raises:
         ConfigError: if it is no certificate, has expired, is not valid yet, or is for other hosts.
     """
-    try:
-        found = x509.load_pem_x509_certificate(path.read_bytes())
-    except OSError as error:
-        raise ConfigError("certificate", f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError("certificate", f"{path} holds no certificate in PEM") from error
+    found = _read(path)
     now = now or datetime.now(UTC)
     starts, ends = found.not_valid_before_utc, found.not_valid_after_utc
     if now >= ends:
@@ -117,6 +112,20 @@ def check(path: Path, host: str = "", now: datetime | None = None) -> str:
         raise ConfigError("certificate", f"{path} is for {told}, not for {host}; issue it for both")
     soon = ends - now < WARNING
     return f"{path} expires on {ends:%Y-%m-%d}; renew it" if soon else ""
+
+
+def ends(path: Path) -> datetime:
+    """When a certificate ends, in UTC; raises `ConfigError` if the file holds none."""
+    return _read(path).not_valid_after_utc
+
+
+def _read(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise ConfigError("certificate", f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError("certificate", f"{path} holds no certificate in PEM") from error
 
 
 def _builder(

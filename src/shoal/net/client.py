@@ -14,20 +14,31 @@ import ssl
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from shoal import packing, wire
-from shoal.errors import ConfigError, ModelError, ShoalError
-from shoal.messages import Payload, Task
-from shoal.net.link import Backoff, Link, Reply, Signer, Unreachable, room, unsigned
+from shoal import downlink, packing, wire
+from shoal.errors import ModelError, ShoalError
+from shoal.messages import Payload
+from shoal.net.assigned import Stopped, Work
+from shoal.net.link import (
+    Backoff,
+    Link,
+    Reply,
+    Signer,
+    Unreachable,
+    address,
+    only_run,
+    room,
+    unsigned,
+)
 from shoal.net.protocol import (
     DIGEST,
     INLINE,
     SESSION,
+    Model,
     Raw,
     Refused,
     fastest,
@@ -36,25 +47,10 @@ from shoal.net.protocol import (
 )
 from shoal.tensors import Tensors
 
+__all__ = ["Client", "Stopped", "Work"]
 POLL = 25  # seconds that a pull asks to wait
+ROOM = 16 << 20  # bytes of a model that may come with its task
 START, OUTAGE = 5.0, 600.0  # seconds to try at first; and after a server that was there went away
-
-
-class Stopped(ShoalError):
-    """The client was stopped while it tried to reach the server."""
-
-
-@dataclass(frozen=True, eq=False)
-class Work:
-    """A task and the model to start from.
-
-    Attributes:
-        revoked: set once the server does not want the answer any more.
-    """
-
-    task: Task
-    model: Tensors
-    revoked: threading.Event = field(default_factory=threading.Event)
 
 
 class Client:
@@ -69,6 +65,7 @@ class Client:
 
     Attributes:
         experiment: as TOML, once joined.
+        run_id: of this very run, once joined.
         over: why the run is over, once it is.
     """
 
@@ -84,15 +81,16 @@ class Client:
         self.name = name or socket.gethostname()
         self._link = Link(url, context=context, sign=sign)
         self._pulse = Link(url, context=context, sign=sign)
-        *_, self.run_name = _address(url)
-        self._outage, self._kind = outage, fastest()
+        *_, self.run_name = address(url)
+        self._outage, self._kind, self._room = outage, fastest(), ROOM
         self._headers: dict[str, str] = {}
         self._key = ""  # of the next session
         self._patience = 60.0
         self._work: Work | None = None
+        self._held: tuple[int, Tensors] | None = None  # a model that later ones are changes of
         self._stopped, self._left = threading.Event(), False
         self._beat = threading.Thread(target=self._beating, name="shoal-heartbeat", daemon=True)
-        self.experiment, self.over = "", ""
+        self.experiment, self.run_id, self.over = "", "", ""
 
     def join(self) -> None:
         """Join the run, or join it again.
@@ -102,10 +100,16 @@ class Client:
             Refused: if the server does not take this client.
         """
         first, self._key = not self._headers, secrets.token_hex(16)
-        reply = self._try(self._join, START if first else self._outage)
+        try:
+            reply = self._try(self._join, START if first else self._outage)
+        except Unreachable:
+            if not self._link.reached:
+                raise
+            reply = self._try(self._join, self._outage)  # it is there, and what breaks will pass
         table = json.loads(reply.body)
         self._headers = {SESSION: table["session"]}
         self._patience, self.experiment = float(table["patience"]), str(table["experiment"])
+        self.run_id = str(table["run_id"])
         self._link.timeout = self._pulse.timeout = max(1.0, self._patience)
         if first:
             self._beat.start()
@@ -136,6 +140,11 @@ class Client:
         pieces = packing.pieces(payload)
         try:
             reply = self._try(lambda: self._push(work.task.id, pieces), self._outage)
+        except Refused as refused:
+            if refused.status != 410:
+                raise
+            self.over = refused.problem
+            return "over"
         finally:
             self._work = None
         return str(json.loads(reply.body)["status"])
@@ -166,16 +175,33 @@ class Client:
             if self._work is work:
                 self.fail(work, "the client went on without an answer")
 
-    def run(self, train: Callable[[Work], Payload]) -> str:
-        """Work until the run is over; why it is. What `train` raises is told to the server."""
-        for work in self:
-            try:
-                payload = train(work)
-            except Exception as error:  # noqa: BLE001 - any failure of training: the run goes on
-                self.fail(work, error)
-            else:
-                self.answer(work, payload)
-        return self.over
+    def run(self, train: Callable[[Work], Payload], failures: int = 10) -> str:
+        """Work until the run is over; why it is. What `train` raises is told to the server.
+
+        Args:
+            train: does a task.
+            failures: tasks in a row that may fail, at longer and longer intervals; 0 for any.
+
+        Raises:
+            GaveUp: if so many failed; says why the last one did.
+        """
+        from shoal.net.labor import labor
+
+        return labor(self, train, failures=failures)
+
+    def accepted(self) -> int:
+        """The last of this client's tasks whose answer counts, as the server knows it; -1 if none.
+
+        Raises:
+            Refused: 410 if the run is over.
+        """
+        ask = partial(self._link.ask, "POST", self._path("heartbeat"))
+        reply = self._try(lambda: ask(headers=self._headers), self._outage)
+        return int(json.loads(reply.body)["accepted"])
+
+    def rest(self, seconds: float) -> bool:
+        """Wait, but not longer than the server's patience allows; whether the client is stopped."""
+        return self._stopped.wait(min(seconds, self._patience / 4))
 
     def close(self) -> None:
         """Leave the run and close the connections."""
@@ -233,7 +259,7 @@ class Client:
 
     def _join(self) -> Reply:
         if not self.run_name:
-            self.run_name = self._only_run()
+            self.run_name = only_run(self._link)
         try:
             return self._asked_to_join()
         except Refused as refused:
@@ -246,32 +272,45 @@ class Client:
         body = json.dumps({"client": self.name, "session": self._key}).encode()
         return self._link.ask("POST", self._path("join"), body=[body])
 
-    def _only_run(self) -> str:
-        found = json.loads(self._link.ask("GET", "runs").body)["runs"]
-        names = [run["name"] for run in found if run["status"] == "running"]
-        if len(names) != 1:
-            problem = f"the server has {len(names)} runs going on ({', '.join(names) or 'none'})"
-            raise ConfigError("url", f"{problem}: write {self._link.url}/NAME")
-        return str(names[0])
-
     def _pull(self) -> Work | None:
         wait = max(1, int(min(POLL, self._patience / 3)))
-        query: dict[str, str | int] = {"wait": wait, "digest": self._kind}
+        query: dict[str, str | int] = {"wait": wait, "digest": self._kind, "room": self._room}
         path, timeout = self._path("pull"), wait + max(1.0, self._patience / 2)
-        reply = self._link.ask("POST", path, query=query, headers=self._headers, timeout=timeout)
+        ask = partial(self._link.ask, "POST", path, query=query, headers=self._headers)
+        try:
+            reply = ask(timeout=timeout, most=self._room + INLINE)
+        except Unreachable:
+            self._room = 0  # by range from now on, so that what came before a break is not lost
+            raise
         if reply.status == 204:
             return None
         try:
             task, model, body = split_work(reply.body)
-        except (ValueError, KeyError, ModelError) as error:
-            raise Unreachable(f"the server's work cannot be read: {error}") from error
+        except ModelError as error:
+            raise Unreachable(f"the server's {error}") from error
         if not len(body):
             body = self._download(task.id, model.bytes)
         made = hasher(self._kind)
         made.update(body)
         if f"{self._kind}={made.hexdigest()}" != model.digest:
             raise Unreachable(f"the model of task {task.id} was damaged on its way")
-        return Work(task, wire.load(body)[0])
+        found = wire.load(body)[0] if model.base < 0 else self._followed(model, body)
+        if found is None:
+            self.join()  # whoever joins is given whole models
+            return None
+        if model.number >= 0:
+            self._held = model.number, found
+        return Work(task, found)
+
+    def _followed(self, model: Model, body: memoryview) -> Tensors | None:
+        """The model that changes lead to; None if they are not of the one that this client has."""
+        if self._held is None or self._held[0] != model.base:
+            return None
+        found = downlink.follow(self._held[1], body)
+        made = hasher(self._kind)
+        for piece in wire.parts(found):
+            made.update(piece)
+        return found if f"{self._kind}={made.hexdigest()}" == model.whole else None
 
     def _download(self, task: int, size: int) -> memoryview:
         into, at = room(size), 0
@@ -333,12 +372,6 @@ class Client:
             if table["revoked"] and table["task"] == work.task.id:
                 work.revoked.set()
         self._pulse.close()
-
-
-def _address(url: str) -> tuple[str, str, int, str]:
-    from shoal.net.link import address
-
-    return address(url)
 
 
 def _smaller(pieces: list[bytes | memoryview]) -> tuple[list[Raw], dict[str, str]]:

@@ -5,10 +5,10 @@ import logging
 import re
 import time
 from contextlib import aclosing
+from itertools import chain
 
 from shoal import __version__
 from shoal import exchange as ex
-from shoal.journal import mapped
 from shoal.net.access import allowed
 from shoal.net.app import Handler, Routes
 from shoal.net.calls import Call
@@ -29,6 +29,7 @@ from shoal.net.protocol import (
     join_work,
 )
 from shoal.net.uploads import Upload, present
+from shoal.net.volumes import Volume
 
 POLL = 30.0  # seconds that a pull waits at most
 _KEY = re.compile("[0-9a-f]{32}")
@@ -73,6 +74,7 @@ class Clients:
                 "session": session.id,
                 "client": client,
                 "run": call.run,
+                "run_id": desk.host.served.id,
                 "patience": desk.patience,
                 "experiment": desk.toml,
                 "server": __version__,
@@ -92,13 +94,19 @@ class Clients:
             await call.nothing()
             return
         volume, kind = work.volume, call.query.get("digest", "sha256")
-        if volume.small:
-            model = Model(volume.version, volume.size, volume.digest(kind))
-            body = join_work(work.task, model, volume.whole)
+        if max(volume.size, volume.room) <= INLINE:
+            model = _described(volume, kind)
         else:
-            text = await asyncio.get_running_loop().run_in_executor(None, volume.digest, kind)
-            body = join_work(work.task, Model(volume.version, volume.size, text), b"")
-        await call.whole(body, 200, WORK_TYPE)
+            loop = asyncio.get_running_loop()
+            model = await loop.run_in_executor(None, _described, volume, kind)
+        body = join_work(work.task, model, volume.whole if volume.small else b"")
+        if volume.small or volume.size > call.number("room", 0):
+            await call.whole(body, 200, WORK_TYPE)
+            return
+        pieces = chain([memoryview(body)], volume.slices(0, volume.size))
+        await call.stream(
+            pieces, len(body) + volume.size, 200, WORK_TYPE, {}, lambda: desk.touch(session.client)
+        )
 
     async def model(self, call: Call) -> None:
         """The model of a client's task, or a range of it."""
@@ -132,7 +140,7 @@ class Clients:
         want = call.headers.get(DIGEST, "")
         offset = call.number("offset", 0)
         total = call.number("total", offset + call.length)
-        most = 2 * work.volume.size + INLINE
+        most = 2 * work.volume.room + INLINE
         if max(total, offset + call.length) > most:
             problem = f"{total} bytes where task {call.task} takes at most {most}"
             raise Refused(413, "too_large", problem)
@@ -141,11 +149,10 @@ class Clients:
             await self._large(call, desk, session, want, offset, total)
             return
         data = await call.body(min(most, INLINE))
-        nbytes = len(data)
         if call.headers.get("content-encoding", "identity") != "identity":
             data = _decoded(data, call.headers["content-encoding"], most)
         _check(data, want)
-        await self._tell(call, await self._ask(desk, call, session, data, nbytes, ""))
+        await self._tell(call, await self._ask(desk, call, session, data, len(data), ""))
 
     async def _large(
         self, call: Call, desk: Desk, session: Session, want: str, offset: int, total: int
@@ -158,20 +165,18 @@ class Clients:
             desk.uploads.pop(call.task, None)
             raise Refused(409, "gap", "another payload was on its way", "send all of it")
         if upload is None:
-            upload = desk.uploads[call.task] = Upload(desk.payloads, call.task, total, kind)
+            spares = desk.host.served.spares
+            upload = desk.uploads[call.task] = Upload(desk.payloads, call.task, total, kind, spares)
 
         def moved() -> None:
             desk.touch(session.client)
 
         async with aclosing(call.blocks()) as blocks:
-            whole = await upload.take(offset, blocks, moved)
+            whole = await upload.take(offset, want, blocks, moved)
         if not whole:
             await call.reply({"status": "partial", "offset": upload.size}, 202)
             return
-        if not await upload.finish(want):
-            raise Refused(422, "digest", f"the payload's digest is not {want:.80}", "send it again")
-        data = await asyncio.get_running_loop().run_in_executor(None, mapped, upload.path)
-        answer = await self._ask(desk, call, session, data, total, upload.name)
+        answer = await self._ask(desk, call, session, upload.data, total, upload.name)
         if answer.status in ("malformed", "over") and not answer.kept:
             desk.uploads.pop(call.task, None)
             upload.path.unlink(missing_ok=True)
@@ -197,7 +202,9 @@ class Clients:
         self._require_on(desk, session)
         work = desk.task_of(session.client)
         has = -1 if work is None else work.task.id
-        await call.reply({"task": has, "revoked": has >= 0 and desk.is_revoked(has)})
+        last = desk.host.served.accepted.get(session.client, -1)
+        revoked = has >= 0 and desk.is_revoked(has)
+        await call.reply({"task": has, "revoked": revoked, "accepted": last})
 
     async def leave(self, call: Call) -> None:
         """A client goes."""
@@ -245,6 +252,13 @@ class Clients:
         if answer.status == "stopped":
             raise Refused(503, "stopped", answer.problem, "try again later", retry_after=1)
         await call.reply({"status": answer.status, "problem": answer.problem})
+
+
+def _described(volume: Volume, kind: str) -> Model:
+    """Where a volume's model is; hashes it."""
+    whole = "" if volume.changes is None else volume.digest(kind, model=True)
+    text = volume.digest(kind)
+    return Model(volume.version, volume.size, text, volume.number, volume.base, whole)
 
 
 def _check(data: Raw, want: str) -> None:

@@ -62,7 +62,7 @@ class Desk:
         changed: Callable[["Desk"], None] = lambda desk: None,
     ) -> None:
         self.name, self.patience, self._ledger, self._changed = name, patience, ledger, changed
-        self.toml, self.payloads = served.meta.experiment, served.directory / PAYLOADS
+        self.toml, self.payloads = served.told, served.directory / PAYLOADS
         self.status, self.problem, self.ended = "running", "", False
         self.records: deque[Record] = deque(maxlen=RECENT)
         self.counted = 0

@@ -6,7 +6,7 @@
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,17 +86,21 @@ class Limited:
 
     def admit(self, request: Request) -> Principal:
         """The principal behind a request; see `Gate`."""
-        now = self.clock()
         try:
             length = body_length(request.headers.get("content-length", ""), self.limits.largest)
             principal = self.gate.admit(request)
         except Denied as denied:
             raise self.refusal(request.peer, denied) from denied
-        for limiter, amount in ((self._requests, 1), (self._bytes, length)):
-            wait = limiter.wait(principal.name, amount, now)
-            if wait:
-                raise Denied(429, f"{principal.name} asks too much; wait {wait:.1f} s", wait)
+        self.spend(principal.name, length)
         return principal
+
+    def spend(self, name: str, length: int) -> None:
+        """Count a request with a body of so many bytes; raises `Denied` (429) if it is too much."""
+        now = self.clock()
+        for limiter, amount in ((self._requests, 1), (self._bytes, length)):
+            wait = limiter.wait(name, amount, now)
+            if wait:
+                raise Denied(429, f"{name} asks too much; wait {wait:.1f} s", wait)
 
     def refusal(self, peer: str, denied: Denied) -> Denied:
         """A refusal, or 429 if the address has had too many; whoever belongs is not held up."""
@@ -147,14 +151,27 @@ class Guard:
             self._write_down(request, denied)
             raise
 
+    def spend(self, name: str, headers: Mapping[str, str]) -> None:
+        """Count a request of one who was admitted otherwise, e.g. by a SuperNode's key.
+
+        Raises:
+            Denied: 429 if it is too often or too much at once, 413 if it is too large.
+        """
+        limits = self._gate.limits
+        self._gate.spend(name, body_length(headers.get("content-length", ""), limits.largest))
+
+    def refused(self, request: Request, denied: Denied) -> Denied:
+        """Write down that somebody was not admitted otherwise; what to tell them."""
+        told = self._gate.refusal(request.peer, denied)
+        self._write_down(request, told)
+        return told
+
     def enroll(self, request: Request, body: bytes) -> dict[str, str]:
         """Answer `POST enroll`, which needs no key; see `enroll`."""
         try:
             answer = enroll(self.identity, body, time.time())
         except Denied as denied:
-            told = self._gate.refusal(request.peer, denied)
-            self._write_down(request, told)
-            raise told from denied
+            raise self.refused(request, denied) from denied
         detail = {"key": answer["key"]}
         self.log.write(Entry(request.peer, "enrolled", client=answer["client"], detail=detail))
         return answer

@@ -48,7 +48,7 @@ class Pushed:
     Attributes:
         task, client: what it answers, and who.
         raw: all its bytes, in memory or mapped from `file`.
-        nbytes: as they were on the wire.
+        nbytes: of the payload, before what HTTP may do to it.
         file: its name under the run's payloads; "" if it is in memory.
     """
 

@@ -6,9 +6,10 @@ Whoever takes the blocks may write one batch to disk while the loop reads the ne
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from shoal.errors import MissingExtra
+from shoal.net.bursts import Bursts, plain
 from shoal.net.calls import BODY, Gone
 
 try:
@@ -72,7 +73,7 @@ class Inflow(asyncio.BufferedProtocol):
                 elif not self._left:
                     return
         finally:
-            self._drop()
+            self.drop()
 
     @property
     def left(self) -> int:
@@ -138,7 +139,7 @@ class Inflow(asyncio.BufferedProtocol):
             self._paused = False
             self._transport.resume_reading()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         """Nobody takes the blocks any more: what still comes is read and forgotten."""
         self._dropped = True
         _give_back(self._full)
@@ -167,13 +168,19 @@ class Http(HttpToolsProtocol):
     _headed = False  # whether the head of the request that comes is here
     _head = 0  # bytes of a head that is not
     _since = 0.0  # when the head began, or a byte of the body came; 0 if nothing is awaited
-    _body: Inflow | None = None
+    _body: Inflow | Bursts | None = None
     _left = 0  # bytes that it lacked when it was looked at last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody dialed in."""
         super().connection_made(transport)
         self._since = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        if isinstance(self._body, Bursts):
+            self._body.cut()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
@@ -213,14 +220,14 @@ class Http(HttpToolsProtocol):
         super().on_headers_complete()
         cycle = self.cycle
 
-        def body(length: int) -> AsyncIterator[list[memoryview]] | None:
+        def body(length: int) -> AsyncIterator[Iterable[memoryview]] | None:
             return self._inflow(cycle, length)
 
         self.scope["extensions"] = {BODY: body}  # type: ignore[dict-item]
 
     def _inflow(
         self, cycle: RequestResponseCycle, length: int
-    ) -> AsyncIterator[list[memoryview]] | None:
+    ) -> AsyncIterator[Iterable[memoryview]] | None:
         """The body of so many bytes in blocks; None where the parser has it, or most of it."""
         left = length - len(cycle.body)
         if cycle is not self.cycle or not cycle.more_body or cycle.disconnected or left < BLOCK:
@@ -231,7 +238,7 @@ class Http(HttpToolsProtocol):
         first, cycle.body = bytes(cycle.body), bytearray()
         self.flow.pause_reading()
 
-        def ended() -> None:
+        def whole() -> None:
             # The parser still waits for the body, so another one goes on behind it.
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
@@ -242,5 +249,17 @@ class Http(HttpToolsProtocol):
             if cycle.response_complete:
                 self.flow.resume_reading()
 
-        self._body = Inflow(self.transport, first, left, self, ended)
+        def ended(gone: bool, left: int) -> None:
+            if not left:
+                whole()
+            elif not gone:  # nobody takes the rest
+                self._body = Inflow(self.transport, b"", left, self, whole)
+                self._body.drop()
+            elif not self.transport.is_closing():
+                self.transport.resume_reading()  # and see that it is gone
+
+        if plain(self.transport):
+            self._body = Bursts(self.transport, first, left, ended)
+        else:
+            self._body = Inflow(self.transport, first, left, self, whole)
         return self._body.blocks()

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import logging
 import random
 import socket
 import ssl
@@ -18,7 +19,11 @@ from shoal.errors import ConfigError, ShoalError
 from shoal.net.protocol import CHUNK, MAX_TEXT, VERSION, Raw, Refused
 
 FIRST, LONGEST = 0.1, 5.0  # seconds between attempts to reach the server again
+QUIET = 10.0  # seconds of them after which people are told
+OURS = ("application/json", "application/vnd.shoal.", "text/plain; version=")  # types of answers
+AWAY = (502, 503, 504)  # of a proxy whose server is away
 MAX_BODY = 2 << 20  # bytes of an answer that is not a download
+log = logging.getLogger("shoal.net")
 Signer = Callable[[str, str, str, Sequence[Raw]], Mapping[str, str]]
 
 
@@ -74,6 +79,7 @@ class Link:
         self.url = f"{self._scheme}://{self._host}:{self._port}"
         self._context, self._sign = context, sign
         self.reached = False  # whether the server has answered before
+        self._known = False  # and as a server of ours
         self.timeout = 60.0
         self._connection: http.client.HTTPConnection | None = None
 
@@ -86,6 +92,7 @@ class Link:
         body: Sequence[Raw] = (),
         headers: Mapping[str, str] = {},
         timeout: float = 0.0,
+        most: int = MAX_BODY,
     ) -> Reply:
         """Send a request and read its answer.
 
@@ -94,6 +101,7 @@ class Link:
             body: its pieces; sent where they lie.
             timeout: seconds without a byte either way after which the connection counts as broken;
                 0 for the link's own.
+            most: bytes of an answer that are read.
 
         Raises:
             Refused: for an answer of 400 and above.
@@ -101,10 +109,10 @@ class Link:
         """
         with self._guarded():
             response = self._send(method, path, query, body, headers, timeout or self.timeout)
-            data = response.read(MAX_BODY + 1)
-            _whole(response, data)
             self.reached = True
-        return _checked(response, data, self.url)
+            data = response.read(most + 1)
+            _whole(response, data)
+        return self._answer(response, data)
 
     def download(
         self, path: str, into: memoryview, start: int, headers: Mapping[str, str], timeout: float
@@ -122,7 +130,7 @@ class Link:
                 response = self._send("GET", path, {}, (), ranged, timeout)
                 if response.status >= 400:
                     data = response.read(MAX_TEXT)
-                    _checked(response, data, self.url)
+                    self._answer(response, data)
                 while at < len(into):
                     count = response.readinto(into[at : at + CHUNK])
                     if not count:
@@ -162,6 +170,8 @@ class Link:
         else:
             content = _slices(body)
         target = f"{where}?{asked}" if asked else where
+        if connection.sock is None:
+            connection.connect()
         # The server may have answered before it had all, and says why.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, target, content, sent)
@@ -182,6 +192,28 @@ class Link:
         else:
             self._connection.timeout = timeout
         return self._connection
+
+    def _answer(self, response: http.client.HTTPResponse, data: bytes) -> Reply:
+        """An answer of the server; or, of whatever else answers in its place, what that means."""
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        status = response.status
+        if status != 204 and not headers.get("content-type", "").startswith(OURS):
+            problem = f"{self.url} answered {status}, but not as a Shoal server does"
+            self.reached = self._known
+            if self._known or status in AWAY:
+                raise Unreachable(problem)
+            raise ConfigError("url", f"{problem}; check the address")
+        self._known = True
+        if status < 400:
+            return Reply(status, headers, data)
+        wait = headers.get("retry-after", "0")
+        try:
+            found = json.loads(data)
+            error, problem, todo = (str(found[name]) for name in ("error", "problem", "todo"))
+        except (ValueError, KeyError, TypeError):
+            raise Unreachable(f"{self.url} answered {status} and did not say why") from None
+        seconds = float(wait) if wait.isdecimal() else 0.0
+        raise Refused(status, error, problem, todo, retry_after=seconds)
 
     def _guarded(self) -> "_Guard":
         return _Guard(self)
@@ -215,8 +247,11 @@ class _Guard:
             raise ConfigError("url", problem) from error
         if isinstance(error, OSError | http.client.HTTPException):
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            if isinstance(error, http.client.RemoteDisconnected) and not self._link.reached:
-                clear = self._link.url.startswith("http:")
+            clear = self._link.url.startswith("http:")
+            hung_up = isinstance(error, http.client.RemoteDisconnected)
+            if hung_up and self._link.reached and not clear:
+                reason = "it hung up; if it wants client certificates, check this side's"
+            elif hung_up and not self._link.reached:
                 told = "speaks TLS, dial https://" if clear else "wants a certificate, give one"
                 reason = f"it hung up; if it {told}"
             raise Unreachable(f"cannot reach {self._link.url}: {reason}") from error
@@ -233,7 +268,7 @@ class Backoff:
     def __init__(self, limit: float, rest: Callable[[float], object] = time.sleep) -> None:
         self._limit, self._rest = limit, rest
         self._since: float | None = None
-        self._count = 0
+        self._count, self._told = 0, False
 
     def wait(self, error: ShoalError, least: float = 0.0) -> None:
         """Wait after a failure; raises it once the limit has passed."""
@@ -241,6 +276,9 @@ class Backoff:
         self._since = now if self._since is None else self._since
         if now - self._since > self._limit:
             raise error
+        if not self._told and now - self._since > QUIET:
+            self._told = True
+            log.warning("%s; trying again for at most %.0f s", error, self._limit)
         longest = min(LONGEST, FIRST * 2.0**self._count)
         self._count += 1
         left = max(0.0, self._since + self._limit - now)  # then once more, and no later
@@ -248,7 +286,26 @@ class Backoff:
 
     def reset(self) -> None:
         """It worked again."""
-        self._since, self._count = None, 0
+        self._since, self._count, self._told = None, 0, False
+
+
+def listed(link: Link) -> list[str]:
+    """The names of the runs that go on and that this client may touch."""
+    runs = json.loads(link.ask("GET", "runs").body)["runs"]
+    return [str(run["name"]) for run in runs if run["status"] == "running"]
+
+
+def only_run(link: Link) -> str:
+    """The name of the one run that goes on.
+
+    Raises:
+        ConfigError: if there are several, or none.
+    """
+    names = listed(link)
+    if len(names) != 1:
+        told = f"the server has {len(names)} runs going on ({', '.join(names) or 'none'})"
+        raise ConfigError("url", f"{told}: name one by {link.url}/NAME or --run NAME")
+    return names[0]
 
 
 def sha256(body: Sequence[Raw]) -> str:
@@ -276,18 +333,3 @@ def _whole(response: http.client.HTTPResponse, data: bytes) -> None:
     known = response.getheader("content-length") or response.getheader("transfer-encoding")
     if response.length or (response.status < 400 and response.status != 204 and not known):
         raise http.client.IncompleteRead(data, response.length)
-
-
-def _checked(response: http.client.HTTPResponse, data: bytes, url: str) -> Reply:
-    headers = {name.lower(): value for name, value in response.getheaders()}
-    if response.status < 400:
-        return Reply(response.status, headers, data)
-    wait = headers.get("retry-after", "0")
-    seconds = float(wait) if wait.isdecimal() else 0.0
-    try:
-        found = json.loads(data)
-        error, problem, todo = (str(found[name]) for name in ("error", "problem", "todo"))
-    except (ValueError, KeyError, TypeError):
-        error, todo = "foreign", "check the URL"
-        problem = f"{url} answered {response.status} and is no Shoal server"
-    raise Refused(response.status, error, problem, todo, retry_after=seconds)

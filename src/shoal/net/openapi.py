@@ -69,7 +69,7 @@ _ROWS: list[tuple[str, str, str, list[Any], Any, Answers]] = [
         (JSON_TYPE, _object((), client=_TEXT, session=_TEXT)),
         {200: (JSON_TYPE, _object(
             ("session", "client", "patience", "experiment"), session=_TEXT, client=_TEXT,
-            patience={"type": "number"}, experiment=_TEXT, run=_TEXT, server=_TEXT,
+            patience={"type": "number"}, experiment=_TEXT, run=_TEXT, run_id=_TEXT, server=_TEXT,
         ))},
     ),
     (
@@ -80,8 +80,8 @@ _ROWS: list[tuple[str, str, str, list[Any], Any, Answers]] = [
     ),
     (
         "post", "runs/{run}/heartbeat", "Say that the client lives.", [_SESSION], None,
-        {200: (JSON_TYPE, _object(("task", "revoked"), task={"type": "integer"},
-                                  revoked={"type": "boolean"}))},
+        {200: (JSON_TYPE, _object(("task", "revoked", "accepted"), task={"type": "integer"},
+                                  revoked={"type": "boolean"}, accepted={"type": "integer"}))},
     ),
     ("post", "runs/{run}/leave", "Go.", [_SESSION], None, {200: (JSON_TYPE, _STATUS)}),
     (
@@ -138,11 +138,32 @@ _ROWS: list[tuple[str, str, str, list[Any], Any, Answers]] = [
 ]  # fmt: skip
 
 
-@lru_cache(maxsize=1)
-def document() -> dict[str, Any]:
-    """The description as plain data."""
+# The calls of SuperNodes, of Flower's Fleet protocol; on a server for a Flower app.
+FLEET = {
+    "register-node": "Make a node known.", "unregister-node": "Let it be forgotten.",
+    "activate-node": "A node is here.", "deactivate-node": "It goes.",
+    "send-node-heartbeat": "Say that it lives.", "pull-messages": "Wait for a task.",
+    "get-run": "What a run is.", "get-fab": "The app that it runs.",
+    "pull-object": "A part of a task.", "confirm-message-received": "A task has come whole.",
+    "push-messages": "Announce an answer.", "push-object": "A part of it.",
+}  # fmt: skip
+_PROTOBUF = ("application/protobuf", _BINARY)
+_FLEET_ERROR = (JSON_TYPE, _object(("code", "detail"), code=_COUNT, detail=_TEXT))
+_SIGNED = [
+    ("header", name, _TEXT, True)
+    for name in ("flwr-public-key", "flwr-signature", "flwr-timestamp")
+]
+
+
+@lru_cache(maxsize=2)
+def document(fleet: bool = False) -> dict[str, Any]:
+    """The description as plain data; with the calls of SuperNodes if the server takes them."""
     paths: dict[str, Any] = {}
-    for method, path, summary, parameters, body, answers in _ROWS:
+    calls: list[Any] = [
+        ("post", f"fleet/{name}", text, _SIGNED, _PROTOBUF, {200: _PROTOBUF})
+        for name, text in FLEET.items()
+    ] if fleet else []  # fmt: skip
+    for method, path, summary, parameters, body, answers in [*_ROWS, *calls]:
         named = [("path", name, _TEXT if name == "run" else _COUNT, True)
                  for name in ("run", "task") if f"{{{name}}}" in path]  # fmt: skip
         operation: dict[str, Any] = {
@@ -154,7 +175,8 @@ def document() -> dict[str, Any]:
             ],
             "responses": {str(status): _answer(found) for status, found in answers.items()},
         }
-        operation["responses"]["default"] = _answer((JSON_TYPE, _ERROR), "Refused; see `error`.")
+        error = _FLEET_ERROR if path.startswith("fleet/") else (JSON_TYPE, _ERROR)
+        operation["responses"]["default"] = _answer(error, "Refused, and why.")
         if body is not None:
             kind, schema = body
             operation["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}

@@ -19,7 +19,7 @@ class Operators:
         self._hall = hall
         made: dict[tuple[str, str], tuple[str, Handler]] = {
             ("GET", "openapi.json"): (PUBLIC, self.openapi),
-            ("GET", "runs"): ("read", self.runs),
+            ("GET", "runs"): ("list", self.runs),
             ("POST", "runs"): ("submit", self.submit),
             ("GET", "runs/{run}"): ("read", self.run),
             ("GET", "runs/{run}/records"): ("read", self.records),
@@ -33,9 +33,11 @@ class Operators:
         await call.reply(document())
 
     async def runs(self, call: Call) -> None:
-        """Every run that the principal may see."""
+        """Every run that the principal may see; a client learns which go on, and no more."""
         may = call.principal.runs
         found = [run for run in self._hall.listed() if not may or run["name"] in may]
+        if call.principal.role == "client":
+            found = [{"name": r["name"], "status": r["status"], "problem": ""} for r in found]
         await call.reply({"runs": found})
 
     async def run(self, call: Call) -> None:

@@ -95,11 +95,21 @@ def digest(data: Raw, kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Where the model of a task is: `bytes` of safetensors, whose digest is `digest`."""
+    """Where the model of a task is: `bytes` whose digest is `digest`.
+
+    Attributes:
+        number: of a model that the client is to keep; -1 for one that it is not.
+        base: of the model that the client holds, and that the bytes are changes of, see
+            `shoal.downlink`; -1 for a safetensors file.
+        whole: the digest of the model, as a safetensors file, that the changes lead to.
+    """
 
     version: int
     bytes: int
     digest: str
+    number: int = -1
+    base: int = -1
+    whole: str = ""
 
 
 def join_work(task: Task, model: Model, body: Raw) -> bytes:
@@ -120,9 +130,12 @@ def split_work(data: bytes) -> tuple[Task, Model, memoryview]:
     length = int.from_bytes(view[:8], "little")
     if len(view) < 8 + length:
         raise ModelError(f"work cut short: {len(view)} bytes")
-    table = json.loads(bytes(view[8 : 8 + length]))
-    task: Task = plain.decode(Task, table["task"], path="task")
-    model: Model = plain.decode(Model, table["model"], path="model")
+    try:
+        table = json.loads(bytes(view[8 : 8 + length]))
+        task: Task = plain.decode(Task, table["task"], path="task")
+        model: Model = plain.decode(Model, table["model"], path="model")
+    except (ValueError, KeyError, TypeError, RecursionError, ShoalError) as error:
+        raise ModelError(f"work cannot be read: {error!r}") from error
     return task, model, view[8 + length :]
 
 

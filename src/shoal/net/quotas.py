@@ -43,7 +43,12 @@ class Quotas:
         """Before a payload is taken."""
         run = desk.name
         if self._quota.stored:
-            within(self._quota, Usage(stored=self._bytes(run, desk.directory) + nbytes), run)
+            stored = self._bytes(run, desk.directory) + nbytes
+            if stored > self._quota.stored:
+                desk.host.served.spares.clear()  # before anybody is refused
+                self._stored.pop(run, None)
+                stored = self._bytes(run, desk.directory) + nbytes
+            within(self._quota, Usage(stored=stored), run)
         if self._quota.updates:
             within(self._quota, Usage(updates=self._counted(desk) + 1), run)
 

@@ -14,11 +14,13 @@ from shoal import checkpoint, snapshot, wire
 from shoal import exchange as ex
 from shoal import journal as log
 from shoal import messages as m
+from shoal.core import NOTHING
 from shoal.errors import CheckpointError, ConfigError
 from shoal.experiment import Built, Experiment, build, to_toml
 from shoal.net.hosted import Outs, Work
-from shoal.net.protocol import Raw
-from shoal.net.volumes import Shelf
+from shoal.net.protocol import Raw, digest
+from shoal.net.spares import Spares
+from shoal.net.volumes import Shelf, Volume
 from shoal.plain import Store, decode, encode
 from shoal.runner import CHECKPOINTS, MODEL, RECORDS, meta_of, read_experiment
 from shoal.tensors import Tensors
@@ -40,6 +42,7 @@ class Served:
         work: tasks that are out, by id.
         accepted: of each client the last task that it answered.
         assessing: models whose metrics have not come yet.
+        spares: files of payloads that are no longer needed.
 
     Raises:
         ConfigError: if the directory holds another experiment, or it cannot be served.
@@ -69,8 +72,15 @@ class Served:
         self._segment, kept_records = self._restore()
         self._lines = JsonLines(directory / RECORDS, keep=kept_records)
         self.sinks = (self._lines, *sinks)
+        self._segment_bytes = max(JOURNAL_BYTES, 8 * self.node.model.nbytes)
+        self.spares = Spares(directory / log.PAYLOADS, self._segment_bytes)
         self._replayed = self._replay()
-        self._journal = log.Journal(directory, self._segment)
+        self._journal = log.Journal(directory, self._segment, self.spares.settle)
+
+    @property
+    def id(self) -> str:
+        """Of this very run: one that is begun anew under the same name has another."""
+        return digest(f"{self.meta.started}\n{self.meta.experiment}".encode(), "sha256")[7:39]
 
     @property
     def waiting(self) -> Outs:
@@ -78,6 +88,14 @@ class Served:
         outs = Outs(work=list(self.work.values()), revoked=list(self.node.cancelled.values()))
         outs.present = [(client, True) for client in self.node.clients]
         return outs
+
+    @property
+    def told(self) -> str:
+        """The experiment as clients get it: with the upload that was picked for it, as TOML."""
+        if self.built.algorithm.upload == self.experiment.algorithm.upload:
+            return self.meta.experiment
+        algorithm = replace(self.experiment.algorithm, upload=self.built.algorithm.upload)
+        return to_toml(replace(self.experiment, algorithm=algorithm, upload=NOTHING))
 
     @property
     def next_timer(self) -> float | None:
@@ -92,7 +110,7 @@ class Served:
         """Take an input into the node and the journal; adds to `outs` what it brings about."""
         effects = self.node.handle(given, now)
         self._journal.append(given, now, raw, file)
-        self._note(given, effects)
+        self._note(given, effects, outs)
         if isinstance(given, ex.Push | ex.Fail):
             outs.ended.append((given.client, given.task))
         self._perform(effects, outs)
@@ -108,9 +126,8 @@ class Served:
     def save_if_due(self) -> None:
         """Make a checkpoint if the experiment says so, or the journal has become long."""
         due, version = self.experiment.checkpoint_every, self.node.version
-        size = max(JOURNAL_BYTES, 8 * self.node.model.nbytes)
         planned = due and version != self._saved_version and version % due == 0
-        if planned or self._journal.bytes > size:
+        if planned or self._journal.bytes > self._segment_bytes:
             self.save()
 
     def save(self) -> None:
@@ -118,7 +135,7 @@ class Served:
         self._journal.sync()
         store: Store = {}
         models: list[Tensors] = []
-        out = [(task_id, _place(models, w.volume.model)) for task_id, w in self.work.items()]
+        out = [(task_id, *_places(models, w.volume)) for task_id, w in self.work.items()]
         assessing = [(version, _place(models, model)) for version, model in self.assessing]
         state = {
             "node": snapshot.save(self.node, store, "node"),
@@ -130,7 +147,8 @@ class Served:
         }
         number = self._segment + 1
         checkpoint.save(self.directory / CHECKPOINTS, number, state, store, keep=_KEPT)
-        self._journal.rotate(number, None if self.experiment.log else number - _KEPT + 1)
+        oldest = None if self.experiment.log else number - _KEPT + 1
+        self._journal.rotate(number, oldest, self.spares.give)
         self._segment, self._saved_version = number, self.node.version
 
     def finish(self, status: str, seconds: float) -> None:
@@ -142,6 +160,7 @@ class Served:
             total = self.meta.wall_seconds + seconds
             write_meta(self.directory, replace(self.meta, status=status, wall_seconds=total))
         finally:
+            self.spares.close()
             self.built.close()
             for sink in self.sinks:
                 sink.close()
@@ -164,8 +183,10 @@ class Served:
         snapshot.restore(self.node, state["node"], store)
         models = decode(tuple[Tensors, ...], state["models"], store, path="models")
         tasks = self.node.tasks | self.node.cancelled
-        for task_id, at in state["work"]:
-            self.work[task_id] = Work(tasks[task_id], self.shelf.get(tasks[task_id], models[at]))
+        for task_id, at, number, places in state["work"]:
+            changes = None if places is None else tuple(models[place] for place in places)
+            given = ex.Assign(tasks[task_id], models[at], 0, number, changes)
+            self.work[task_id] = Work(tasks[task_id], self.shelf.get(given))
         self.assessing = [(version, models[at]) for version, at in state["assessing"]]
         self.accepted = dict(state["accepted"])
         for name, at in self.node.timers.items():
@@ -185,14 +206,16 @@ class Served:
         for entry in log.entries(self.directory, first):
             outs = Outs()
             effects = self.node.handle(entry.given, entry.now)
-            self._note(entry.given, effects)
+            self._note(entry.given, effects, outs)
             self._perform(effects, outs)
             count += 1
         self._segment = newer[-1]
         return count
 
-    def _note(self, given: ex.Input, effects: Sequence[ex.Effect]) -> None:
+    def _note(self, given: ex.Input, effects: Sequence[ex.Effect], outs: Outs) -> None:
         match given:
+            case ex.Join(client):
+                self._again(client, outs)
             case ex.Push(task, client):
                 self.work.pop(task, None)
                 if not any(_thrown_away(task, effect) for effect in effects):
@@ -205,11 +228,20 @@ class Served:
             case _:
                 pass
 
+    def _again(self, client: str, outs: Outs) -> None:
+        """Whoever joins again holds no model, so the one of its task goes out whole."""
+        for task_id, work in self.work.items():
+            volume = work.volume
+            if work.task.client == client and volume.changes is not None:
+                given = ex.Assign(work.task, volume.model, volume.room, volume.number)
+                self.work[task_id] = Work(work.task, self.shelf.get(given))
+                outs.work.append(self.work[task_id])
+
     def _perform(self, effects: Sequence[ex.Effect], outs: Outs) -> None:
         for effect in effects:
             match effect:
-                case ex.Assign(task, model):
-                    work = Work(task, self.shelf.get(task, model))
+                case ex.Assign(task):
+                    work = Work(task, self.shelf.get(effect))
                     self.work[task.id] = work
                     outs.work.append(work)
                 case ex.Revoke(task):
@@ -250,6 +282,13 @@ def _place(models: list[Tensors], model: Tensors) -> int:
             return at
     models.append(model)
     return len(models) - 1
+
+
+def _places(models: list[Tensors], volume: Volume) -> tuple[int, int, list[int] | None]:
+    """Where a volume's model and changes are in a list, and its number."""
+    changes = volume.changes
+    places = None if changes is None else [_place(models, change) for change in changes]
+    return _place(models, volume.model), volume.number, places
 
 
 def _before(experiment: Experiment, directory: Path) -> bool:

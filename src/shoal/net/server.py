@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise MissingExtra("uvicorn", "server") from error
 
-AGAIN = 0.5  # seconds after which a client whose answer was lost has asked again
+AGAIN = 3.0  # seconds after which a client whose answer was lost has asked again
 LINGER = 5.0  # seconds in which clients may still hear that all runs are over
 log = logging.getLogger("shoal.net")
 
@@ -111,6 +111,7 @@ class Server:
         context: TLS; None for plain HTTP.
         sinks: makes further places for the records of a run.
         observe: told of every answered request: method, path, status, run.
+        tend: called at least once a second, e.g. to look after the certificate.
     """
 
     def __init__(
@@ -122,7 +123,9 @@ class Server:
         context: ssl.SSLContext | None = None,
         sinks: Callable[[Experiment, Path], Sequence[Sink]] = lambda experiment, path: (),
         observe: Callable[[str, str, int, str], None] = lambda method, path, status, run: None,
+        tend: Callable[[], None] = lambda: None,
     ) -> None:
+        self._tend = tend
         self.serving, self._gate, self._routes, self._context = serving, gate, routes, context
         self._sinks, self._observe = sinks, observe
         self._stop = asyncio.Event()
@@ -200,6 +203,7 @@ class Server:
                 )
                 changed.cancel()
                 hall.changed.clear()
+                self._tend()
                 for desk in hall.desks.values():
                     desk.reap()
                 if not self.serving.stay and names and all(_over(hall.desks[n]) for n in names):

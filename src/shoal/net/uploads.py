@@ -1,24 +1,29 @@
 """Large payloads on their way in: a file a task, which grows while bytes come and can be resumed.
 
 The file is the payload's place in the journal, so that bytes are written once; what reads them
-maps the file. After a broken connection, or a server's restart, it goes on from its last byte.
+maps the file. It is larger than the payload: its last bytes say how much of it is here. So after a
+broken connection, or a server's restart, it goes on from its last byte, and a file may be written
+over that held another payload before.
 """
 
 import asyncio
 import contextlib
-import ctypes
-import errno
 import os
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from shoal.errors import CheckpointError
+from shoal.journal import mapped
 from shoal.net.protocol import CHUNK, Hash, Raw, Refused, hasher
+from shoal.net.spares import Spares, begin, mark, marked
 
 PART, WHOLE = ".part", ".bin"
-_SYNC = 64 << 20  # bytes after which the disk begins to write, while more come
-_KEEP_SIZE = 1  # of fallocate: the file's size stays what was written of it
+_EARLY = 1 << 20  # bytes after which the disk begins to write, while more come
+Found = TypeVar("Found")
+# Not many: each keeps a processor busy for as long as bytes come.
+_POOL = ThreadPoolExecutor(1 + (os.cpu_count() or 1), thread_name_prefix="shoal-upload")
 
 
 class Upload:
@@ -29,91 +34,60 @@ class Upload:
         task: that it answers.
         total: bytes that it will have.
         kind: of its digest.
+        spares: of the directory.
 
     Attributes:
         size: bytes that are here.
+        whole: whether all are.
+        data: all bytes, once it is.
+        path: the finished file.
     """
 
-    def __init__(self, directory: Path, task: int, total: int, kind: str) -> None:
-        self.total, self.kind = total, kind
-        self._part, self._whole = directory / f"{task}{PART}", directory / f"{task}{WHOLE}"
+    def __init__(self, directory: Path, task: int, total: int, kind: str, spares: Spares) -> None:
+        self.total, self.kind, self._spares = total, kind, spares
+        self._part, self.path = directory / f"{task}{PART}", directory / f"{task}{WHOLE}"
         self._lock = asyncio.Lock()
         self._owner = 0
         self._file = -1
-        self._settled = self._dropped = False
+        self.whole = self._dropped = False
+        self.data = memoryview(b"")
         self._hash: Hash = hasher(kind)
-        self._synced = 0
-        self._syncing: asyncio.Future[None] | None = None
-        self._broken: OSError | None = None
         self.size = 0
 
     @property
     def name(self) -> str:
         """Of the finished file."""
-        return self._whole.name
-
-    @property
-    def path(self) -> Path:
-        """The finished file."""
-        return self._whole
+        return self.path.name
 
     async def take(
-        self, offset: int, blocks: AsyncIterator[Sequence[Raw]], moved: Callable[[], None]
-    ) -> bool:
-        """Write what comes, and call `moved` for it; whether this request brought the last byte.
+        self, offset: int, want: str, blocks: AsyncIterator[Iterable[Raw]],
+        moved: Callable[[], None],
+    ) -> bool:  # fmt: skip
+        """Write what comes, and call `moved` for it; whether the payload is whole now.
 
-        A newer request for the same task ends an older one.
+        One that is whole has its final name, and the disk syncs it: the journal's entry waits for
+        that. What `blocks` gives is gone through once, in another thread. A newer request for the
+        same task ends an older one.
+
+        Args:
+            offset: of the first byte that comes.
+            want: the payload's digest.
+            blocks: see `Call.blocks`.
+            moved: a sign of life.
 
         Raises:
-            Refused: 409 for a gap or an overtaken request, 413 for too many bytes, 507 for a full
-                disk.
+            Refused: 409 for a gap or an overtaken request, 413 for too many bytes, 422 for another
+                digest, 507 for a full disk.
         """
         self._owner += 1
-        mine = self._owner
-        async with self._held():
-            if self._dropped:
-                raise _given_up()
-            if self._file < 0 and not self._settled:
-                await _thread(self._open)
-            if offset > self.size:
-                problem = f"offset {offset}, but only {self.size} bytes are here"
-                raise Refused(409, "gap", problem, f"go on from {self.size}")
-        if self._settled:  # whole, by a request before this one: the rest is read and forgotten
-            async for _ in blocks:
-                moved()
-            return True
-        skip = self.size - offset
+        mine, at = self._owner, offset
         async for some in blocks:
+            async with self._held():
+                if self._owner != mine or self._dropped:
+                    raise _given_up()
+                at = await _thread(self._taken, some, at, want)
             moved()
-            views = [memoryview(block) for block in some]
-            while skip and views:
-                known = min(skip, len(views[0]))
-                views[:1] = [views[0][known:]] if known < len(views[0]) else []
-                skip -= known
-            await self._flush(views, mine)
-        return self.size == self.total
-
-    async def finish(self, want: str) -> bool:
-        """Check the digest, and bring the file to disk under its final name.
-
-        Returns:
-            Whether it is; False if the digest differs, and all must come again.
-        """
-        async with self._held():
-            if self._settled:
-                return True  # by a request before this one
-            if self._file < 0:
-                raise _given_up()
-            right = f"{self.kind}={self._hash.hexdigest()}" == want
-            if self._syncing is not None:
-                try:
-                    await self._syncing
-                except OSError as error:  # told once only: what is here cannot be relied on
-                    self._syncing = None
-                    await _thread(self._settle, False)
-                    raise _full(error) from error
-            await _thread(self._settle, right)
-            return right
+        return self.whole
 
     def drop(self) -> None:
         """Forget it; what is not finished is removed."""
@@ -129,7 +103,7 @@ class Upload:
 
     def fits(self, total: int, kind: str) -> bool:
         """Whether a request goes on with this upload; with one that is whole, any does."""
-        return self._settled or (self.total, self.kind) == (total, kind)
+        return self.whole or (self.total, self.kind) == (total, kind)
 
     @contextlib.asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:
@@ -145,96 +119,83 @@ class Upload:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        if not self._settled:
-            self._part.unlink(missing_ok=True)
+        if not self.whole:
+            self._spares.give(self._part)
 
-    async def _flush(self, views: list[memoryview], mine: int) -> None:
-        async with self._held():
-            if self._owner != mine or self._file < 0:
-                raise _given_up()
-            more = sum(map(len, views))
-            if self.size + more > self.total:
-                raise Refused(413, "too_large", f"more than the {self.total} bytes announced")
-            if more:
-                await _thread(self._write, views)
-                self.size += more
-                self._sync_early()
-
-    def _sync_early(self) -> None:
-        """Let the disk write what is here beside what comes; `finish` waits for all of it."""
-        due = self.size - self._synced >= _SYNC and self.size < self.total
-        before = self._syncing
-        if due and (before is None or (before.done() and before.exception() is None)):
-            self._synced = self.size
-            loop = asyncio.get_running_loop()
-            # A duplicate, as the file may be closed by then.
-            self._syncing = loop.run_in_executor(None, self._sync, os.dup(self._file))
-
-    def _sync(self, file: int) -> None:
-        """Bring to disk what is there; a failure is told once by the system, so it is kept."""
-        try:
-            os.fsync(file)
-        except OSError as error:
-            self._broken = error
-        finally:
-            os.close(file)
+    def _taken(self, some: Iterable[Raw], at: int, want: str) -> int:
+        """Write pieces that begin at an offset; where the next ones do."""
+        if self.whole:  # by a request before this one: the rest is read and forgotten
+            return at + sum(len(piece) for piece in some)
+        if self._file < 0:
+            self._open()
+        if at > self.size:
+            problem = f"offset {at}, but only {self.size} bytes are here"
+            raise Refused(409, "gap", problem, f"go on from {self.size}")
+        at = self._write(some, at)
+        if self.size == self.total:
+            self._settle(want)
+        return at
 
     def _open(self) -> None:
         """Open the file, and take up what an earlier server left of it."""
         try:
-            if self._whole.exists():  # whole, but never accepted
-                os.replace(self._whole, self._part)
-            self._file = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o600)
+            if self.path.exists():  # whole, but never accepted
+                os.replace(self.path, self._part)
+            here = marked(self._part)
+            if 0 < here <= self.total:
+                self._file = os.open(self._part, os.O_RDWR)
+            else:
+                self._file, here = self._spares.made(self._part, self.total), 0
         except OSError as error:
             raise _full(error) from error
-        size = os.fstat(self._file).st_size
-        if size > self.total:
-            os.ftruncate(self._file, 0)
-            size = 0
-        while self.size < size:
-            data = os.pread(self._file, CHUNK, self.size)
+        while self.size < here:
+            data = os.pread(self._file, min(CHUNK, here - self.size), self.size)
             self._hash.update(data)
             self.size += len(data)
         os.lseek(self._file, self.size, os.SEEK_SET)
-        try:
-            _reserve(self._file, self.total)
-        except OSError as error:
-            raise _full(error) from error
 
-    def _write(self, views: list[memoryview]) -> None:
+    def _write(self, some: Iterable[Raw], at: int) -> int:
+        begun = self.size
         try:
-            for view in views:
-                at = 0
-                while at < len(view):
-                    at += os.write(self._file, view[at:])
+            for piece in some:
+                view = memoryview(piece)[max(0, self.size - at) :]
+                at += len(piece)
+                if at > self.total:
+                    raise Refused(413, "too_large", f"more than the {self.total} bytes announced")
+                done = 0
+                while done < len(view):
+                    done += os.write(self._file, view[done:])
                 self._hash.update(view)
+                self.size += len(view)
+                if self.size - begun >= _EARLY:
+                    begin(self._file, begun, self.size - begun)
+                    begun = self.size
+            mark(self._file, self.size)
         except OSError as error:  # what is here already is read again by the next request
-            os.ftruncate(self._file, self.size)
             os.close(self._file)
             self._file, self.size, self._hash = -1, 0, hasher(self.kind)
             raise _full(error) from error
+        return at
 
-    def _settle(self, right: bool) -> None:
-        broken, self._broken = self._broken, None
-        if not right or broken is not None:
-            os.ftruncate(self._file, 0)
-            os.lseek(self._file, 0, os.SEEK_SET)
-            self._hash, self.size, self._synced = hasher(self.kind), 0, 0
-        if broken is not None:  # what the disk lost must come again
-            raise CheckpointError(f"cannot write {self._whole}: {broken.strerror}") from broken
-        if not right:
-            return
+    def _settle(self, want: str) -> None:
+        if f"{self.kind}={self._hash.hexdigest()}" != want:
+            self._again()
+            problem = f"the payload's digest is not {want:.80}"
+            raise Refused(422, "digest", problem, "send it again")
         try:
-            os.fsync(self._file)
-            os.close(self._file)
-            self._file = -1
-            os.replace(self._part, self._whole)
-            self._settled = True
-            folder = os.open(self._whole.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            os.replace(self._part, self.path)
+            file, self._file = self._file, -1
+            self._spares.sync(self.name, file)
         except OSError as error:
-            raise CheckpointError(f"cannot write {self._whole}: {error.strerror}") from error
+            raise CheckpointError(f"cannot write {self.path}: {error.strerror}") from error
+        self.data = mapped(self.path)[: self.total]
+        self.whole = True
+
+    def _again(self) -> None:
+        """All must come again."""
+        self._hash, self.size = hasher(self.kind), 0
+        mark(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
 
 
 def _given_up() -> Refused:
@@ -248,11 +209,7 @@ def _full(error: OSError) -> Refused:
 
 def present(directory: Path, task: int) -> int:
     """Bytes of a task's upload that lie here."""
-    for suffix in (PART, WHOLE):
-        path = directory / f"{task}{suffix}"
-        if path.exists():
-            return path.stat().st_size
-    return 0
+    return max(marked(directory / f"{task}{suffix}") for suffix in (PART, WHOLE))
 
 
 def tidy(directory: Path, tasks: set[int]) -> None:
@@ -262,19 +219,11 @@ def tidy(directory: Path, tasks: set[int]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _reserve(file: int, size: int) -> None:
-    """Reserve room for a whole file: a full disk shows at once, and writes become faster.
-
-    Where the system or the file system knows no such thing, nothing is done.
-    """
-    if sys.platform != "linux":
-        return
-    allocate = ctypes.CDLL(None, use_errno=True).fallocate
-    allocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong]
-    if allocate(file, _KEEP_SIZE, 0, size) and ctypes.get_errno() in (errno.ENOSPC, errno.EDQUOT):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+def _forget(some: Iterable[Raw]) -> None:
+    for _ in some:
+        pass
 
 
-async def _thread(call: Callable[..., None], *args: object) -> None:
+async def _thread(call: Callable[..., Found], *args: object) -> Found:
     """Run something that blocks beside the loop."""
-    await asyncio.get_running_loop().run_in_executor(None, call, *args)
+    return await asyncio.get_running_loop().run_in_executor(_POOL, call, *args)
