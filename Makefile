@@ -44,8 +44,9 @@ unit: $(STAMP)
 	$(BIN)/pytest -n 2
 
 # make bench NAME=foundation [QUICK=1]
+SCRIPT_codecs := compression# a file codecs.py would hide the standard library's
 bench: $(STAMP)
-	$(BIN)/python benchmarks/$(NAME).py $(if $(QUICK),--quick,)
+	$(BIN)/python benchmarks/$(or $(SCRIPT_$(NAME)),$(NAME)).py $(if $(QUICK),--quick,)
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict

@@ -1,164 +1,123 @@
 """Accuracy over the bytes that were sent up: every method of compression on real data.
 
-MNIST by its writers (a small convolutional network), the CIFAR-10 subset (another) and characters
-of Shakespeare's roles (a recurrent network). Bytes are those of the records. Needs SHOAL_DATA or
-shared/data beside the project; what is missing there is left out, and said so.
+MNIST by its writers, the CIFAR-10 subset and characters of Shakespeare's roles. Bytes are those of
+the records. Every finished run is a line of runs/accuracy-over-bytes.jsonl and is not repeated: the
+study can be stopped and goes on where it was. Needs SHOAL_DATA or shared/data beside the project;
+what is missing there is left out, and said so.
 """
 
-import gzip
+import hashlib
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from functools import cache
 from multiprocessing import get_context
-from statistics import mean, stdev
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 import shoal
-from harness import RESULTS, Figure, at_least, data_directory, finish, quick
+from bytes_deep import ratios
+from bytes_page import ABOUT, Runs, accuracy_at, final, kilobytes, picture, table
+from bytes_tasks import FILES, LOADERS, MODELS, TITLES, Data, size
+from harness import RESULTS, ROOT, Figure, at_least, data_directory, finish, quick
+from shoal import wire
 from shoal.algorithms import fedavg
 from shoal.combinators import until
-from shoal.core import Algorithm, Examples, Transform, chain
-from shoal.data.files import read_idx, read_npz
+from shoal.core import Algorithm, Context, Transform, chain
 from shoal.messages import CommitRecord, TaskRecord
 from shoal.node import Node
 from shoal.planes import Local
 from shoal.simulation import Devices
+from shoal.tensors import Tensors
 from shoal.transforms import (
     DGC,
     Entropy,
     ErrorFeedback,
     FedZip,
     LGreCo,
+    Momentum,
     PerTensor,
     Quantize,
     RandK,
     TopK,
 )  # fmt: skip
-from shoal.transforms.econtrol import strength
 from shoal.transports import Simulator, steps
 
 SEEDS = (0,) if quick() else (0, 1, 2)
-CLIENTS = 8 if quick() else 20
-COHORT = CLIENTS // 2
-COMMITS = {"mnist": 4, "cifar": 2, "shakespeare": 2} if quick() else {
-    "mnist": 150, "cifar": 300, "shakespeare": 200,
-}  # fmt: skip
-ROWS = 40 if quick() else 400  # examples of a client
-TESTED = 200 if quick() else 2000
-LR = {"mnist": 0.1, "cifar": 0.05, "shakespeare": 1.0}
-STEPS, SHARE = 10, 0.01
+SHARE, ETA = 0.01, 0.3  # of what is kept; of the error that EControl compensates
 FRACTIONS = tuple(SHARE * 2.0**i for i in range(-4, 5))
-Data = tuple[dict[str, Examples], Examples]
-Curve = list[tuple[float, float]]
+RATES = {"mnist": 0.3, "cifar": 0.05, "shakespeare": 2.0}  # of local steps
+DRIFT = {
+    "mnist": 0.05,
+    "cifar": 0.02,
+    "shakespeare": 0.3,
+}  # with control variates: above, c_i explode
+SLOWER = {"mnist": 0.1, "cifar": 0.04, "shakespeare": 0.6}  # with a momentum of 0.9
+SPARSE = {"mnist": 0.05, "cifar": 0.02, "shakespeare": 0.3}  # with DGC's
+DGCS = {
+    "mnist": DGC(0.003, clip=1.0, clients=10, warmup=4, every=1),
+    "cifar": DGC(0.004, clip=1.0, clients=10, warmup=4, every=1),
+    "shakespeare": DGC(0.003, clip=3.0, clients=10, warmup=4, every=1, vectors=False),
+}
+LONG = ("uncompressed, momentum", "DGC", "DGC, 5 %")
+LINES = ROOT / "runs" / "accuracy-over-bytes.jsonl"
+Weight = tuple[int, float, Sequence[int], Sequence[float]]
 
 
-class Recurrent(nn.Module):
-    """Characters to the logits of the next ones."""
+@dataclass(frozen=True)
+class Weighed:
+    """A codec whose bytes and error are compared with those of uniform rates for the same values.
 
-    def __init__(self, symbols: int = 80, width: int = 128) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(symbols, 16)
-        self.recurrent = nn.GRU(16, width, batch_first=True)
-        self.out = nn.Linear(width, symbols)
+    Attributes:
+        codec: what is applied.
+        seen: bytes and error of the codec, then of each of `FRACTIONS`, in every fortieth call.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden, _ = self.recurrent(self.embed(x))
-        logits: Tensor = self.out(hidden).transpose(1, 2)
-        return logits
+    codec: Transform[Any]
+    seen: list[Weight] = field(default_factory=list, compare=False, repr=False)
 
+    def init(self, model: Tensors) -> tuple[Any, int]:
+        """The codec's, and how often it was called."""
+        return self.codec.init(model), 0
 
-def convolutional(channels: int, side: int) -> nn.Module:
-    """Two convolutions and two dense layers."""
-    return nn.Sequential(
-        nn.Conv2d(channels, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(32 * (side // 4) ** 2, 128), nn.ReLU(), nn.Linear(128, 10),
-    )  # fmt: skip
-
-
-def mnist_model() -> nn.Module:
-    """For 28 x 28 pixels of one channel."""
-    return convolutional(1, 28)
-
-
-def cifar_model() -> nn.Module:
-    """For 32 x 32 pixels of three channels."""
-    return convolutional(3, 32)
+    def apply(
+        self, value: Tensors, state: tuple[Any, int], ctx: Context
+    ) -> tuple[Tensors, tuple[Any, int]]:
+        """What the codec makes of the value."""
+        sent, inner = self.codec.apply(value, state[0], ctx)
+        if state[1] % 40 == 39:
+            others = [_one(PerTensor(TopK(f)), value, ctx) for f in FRACTIONS]
+            found = [_weight(one, value) for one in (sent, *others)]
+            (nbytes, error), rest = found[0], found[1:]
+            self.seen.append((nbytes, error, [b for b, _ in rest], [e for _, e in rest]))
+        return sent, (inner, state[1] + 1)
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "mnist": mnist_model, "cifar": cifar_model, "shakespeare": Recurrent,
-}  # fmt: skip
+def _one(codec: Transform[Any], value: Tensors, ctx: Context) -> Tensors:
+    return codec.apply(value, codec.init(value), ctx)[0]
 
 
-def mnist() -> Data:
-    """Images by the person who wrote them: the writers with most of them."""
-    folder = data_directory() / "mnist_idx"
-    x, y = (read_idx(next(folder.glob(f"train-{kind}*"))) for kind in ("images", "labels"))
-    writers = np.load(data_directory() / "mnist_writers.npz")["writer_train"]
-    names, counts = np.unique(writers, return_counts=True)
-    keep = names[np.argsort(-counts, kind="stable")[: CLIENTS + 20]]
-    images = x[:, None].astype(np.float32) / 255
-    parts = [Examples(images[writers == w], y[writers == w].astype(np.int64)) for w in keep]
-    rows = {
-        f"c{i:02d}": p.take(np.arange(min(ROWS, len(p)))) for i, p in enumerate(parts[:CLIENTS])
-    }
-    tx, ty = (read_idx(next(folder.glob(f"t10k-{kind}*"))) for kind in ("images", "labels"))
-    held = Examples(tx[:TESTED, None].astype(np.float32) / 255, ty[:TESTED].astype(np.int64))
-    return rows, held
+def _weight(sent: Tensors, value: Tensors) -> tuple[int, float]:
+    lost = value.dense.astype(np.float64) - sent.dense
+    return wire.size(sent), float(lost @ lost)
 
 
-def cifar() -> Data:
-    """The subset, with labels cut by Dirichlet's distribution."""
-    path = data_directory() / "cifar10_subset.npz"
-    with np.load(path) as file:
-        names = list(file)
-    values = read_npz(path, names)
-    x, y, tx, ty = (values[n] for n in ("x_train", "y_train", "x_test", "y_test"))
-    split = np.random.default_rng(0).dirichlet([0.5] * CLIENTS, 10)
-    owner = np.array([np.searchsorted(split[c].cumsum(), u) for c, u in
-                      zip(y, np.random.default_rng(1).random(len(y)), strict=True)])  # fmt: skip
-    owner = owner.clip(0, CLIENTS - 1)
-    parts = {f"c{i:02d}": _images(x, y, np.flatnonzero(owner == i)[:ROWS]) for i in range(CLIENTS)}
-    return {c: p for c, p in parts.items() if len(p)}, _images(tx, ty, np.arange(TESTED))
-
-
-def _images(x: Any, y: Any, rows: Any) -> Examples:
-    found = x[rows].astype(np.float32) / 255
-    if found.shape[-1] == 3:
-        found = found.transpose(0, 3, 1, 2)
-    return Examples(np.ascontiguousarray(found), y[rows].astype(np.int64).reshape(-1))
-
-
-def shakespeare() -> Data:
-    """Windows of 40 characters, a client for each role: those who speak most."""
-    texts: dict[str, str] = {}
-    with gzip.open(data_directory() / "shakespeare_roles.jsonl.gz", "rt", encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            texts[row["client"]] = texts.get(row["client"], "") + row["text"] + "\n"
-    roles = sorted(texts, key=lambda role: (-len(texts[role]), role))[:CLIENTS]
-    known = {c: i for i, c in enumerate(sorted(set("".join(texts[r] for r in roles)))[:79])}
-    parts, held = {}, []
-    for at, role in enumerate(roles):
-        codes = np.array([known.get(c, 79) for c in texts[role]])
-        windows = np.lib.stride_tricks.sliding_window_view(codes, 41)[::20].astype(np.int64)
-        held.append(windows[::10][: TESTED // CLIENTS])
-        own = np.delete(windows, np.s_[::10], axis=0)[:ROWS]
-        parts[f"c{at:02d}"] = Examples(own[:, :-1].copy(), own[:, 1:].copy())
-    test = np.concatenate(held)
-    return parts, Examples(test[:, :-1].copy(), test[:, 1:].copy())
-
-
-LOADERS: dict[str, Callable[[], Data]] = {
-    "mnist": mnist, "cifar": cifar, "shakespeare": shakespeare,
-}  # fmt: skip
+def gains(seen: Sequence[Weight]) -> float:
+    """Bytes of uniform rates that lose as much as the codec did, over the codec's: the median."""
+    found = []
+    for nbytes, error, sizes, errors in seen:
+        order = np.argsort(errors)
+        uniform = np.interp(error, np.array(errors)[order], np.log(np.array(sizes))[order])
+        found.append(float(np.exp(uniform)) / nbytes)
+    return float(np.median(found)) if found else 1.0
 
 
 @dataclass(frozen=True)
@@ -172,158 +131,202 @@ class Job:
 
 def methods(task: str, clients: int) -> dict[str, Algorithm]:
     """Every contestant, by name; those of one share send about equally many bytes."""
+    shape = size(task)
     trainer = shoal.torch.SGD(
-        lr=LR[task], local_steps=STEPS, batch=20, device="cpu", backend="sequential"
-    )
-    stride = LR[task] * STEPS
+        lr=RATES[task], local_steps=shape.steps, batch=shape.batch, device="cpu",
+        backend="sequential",
+    )  # fmt: skip
+    drift, stride = replace(trainer, lr=DRIFT[task]), DRIFT[task] * shape.steps
 
     def sent(upload: Transform[Any]) -> Algorithm:
-        return fedavg(COHORT, trainer=trainer, weighting="equal", upload=upload)
+        return fedavg(shape.cohort, trainer=trainer, weighting="equal", upload=upload)
 
-    top, small, n = TopK(SHARE), chain(TopK(SHARE), Quantize(8)), clients
-    dgc = DGC(0.004, momentum=0.5, warmup=4, every=max(1, COMMITS[task] // 75))
+    def at(rate: float, upload: Transform[Any], optimizer: Transform[Any] = chain()) -> Algorithm:
+        local = replace(trainer, lr=rate)
+        return fedavg(shape.cohort, trainer=local, weighting="equal", upload=upload,
+                      optimizer=optimizer)  # fmt: skip
+
+    entropy, short = Entropy(), Quantize(8, block=64)
+    top = chain(TopK(SHARE), Quantize(8, stochastic=False))
     options = tuple(TopK(f) for f in FRACTIONS)
-    given: Any = {"population": n, "trainer": trainer}
+    planned = Weighed(LGreCo(options, default=4, every=1))
+    coded: Any = {"population": clients, "trainer": trainer, "lossless": entropy}
+    drifting: Any = {**coded, "trainer": drift}
+    denser = {} if task == "mnist" else {
+        "DGC, 5 %": at(SPARSE[task], chain(replace(DGCS[task], fraction=0.05), short, entropy)),
+    }  # fmt: skip
     return {
         "uncompressed": sent(chain()),
-        "top-k, no feedback": sent(chain(top, Entropy())),
-        "top-k, error feedback": sent(chain(ErrorFeedback(top), Entropy())),
-        "top-k and 8 bits, feedback": sent(chain(ErrorFeedback(small), Entropy())),
-        "EF21": shoal.ef21(COHORT, codec=top, lossless=Entropy(), **given),
-        "EControl": shoal.econtrol(
-            COHORT, codec=top, eta=strength(SHARE), lossless=Entropy(), **given
-        ),
-        "DGC": sent(chain(dgc, Quantize(8), Entropy())),
+        "uncompressed, momentum": at(SLOWER[task], chain(), Momentum(0.9)),
+        "DGC": at(SPARSE[task], chain(DGCS[task], short, entropy)),
+        **denser,
+        "top-k, no feedback": sent(chain(top, entropy)),
+        "top-k, error feedback": sent(chain(ErrorFeedback(top), entropy)),
+        "EF21": shoal.ef21(shape.cohort, codec=top, **coded),
+        "EControl": shoal.econtrol(shape.cohort, codec=top, eta=ETA, **coded),
         "FedZip": sent(PerTensor(FedZip(0.05))),
         "uniform rates": sent(ErrorFeedback(PerTensor(options[4]))),
-        "L-GreCo": sent(ErrorFeedback(LGreCo(options, default=4, every=50))),
-        "SCAFFOLD": shoal.scaffold(COHORT, **given),
+        "L-GreCo": sent(ErrorFeedback(planned)),
+        "SCAFFOLD": shoal.scaffold(shape.cohort, trainer=drift, population=clients),
         "SCALLION": shoal.scallion(
-            COHORT, codec=RandK(0.1), alpha=0.1, stride=stride, **given
+            shape.cohort, codec=RandK(0.1), alpha=0.1, stride=stride, **drifting
         ),
-        "SCAFCOM": shoal.scafcom(
-            COHORT, codec=top, beta=0.5, stride=stride, lossless=Entropy(), **given
-        ),
+        "SCAFCOM": shoal.scafcom(shape.cohort, codec=top, beta=0.5, stride=stride, **drifting),
     }  # fmt: skip
 
 
-def curve(job: Job) -> Curve:
-    """Bytes up so far for each client of a cohort and round, and accuracy, at some commits."""
+def commits(job: Job) -> int:
+    """Rounds of a run."""
+    shape = size(job.task)
+    return shape.long if job.method in LONG else shape.rounds
+
+
+@cache
+def data(task: str) -> Data:
+    """A task's clients and its test set; read once in a process."""
+    return LOADERS[task](size(task))
+
+
+def shown(rounds: int) -> set[int]:
+    """Versions that are measured: ever fewer, as the axis of bytes is logarithmic; five at last."""
+    early = {round(1.5**i) for i in range(40) if 1.5**i < rounds}
+    return early | {rounds - i * max(1, rounds // 40) for i in range(5)} - {0}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """The line of a run: bytes up so far, for each place in a round, accuracy and loss."""
     torch.set_num_threads(1)
-    clients, held = LOADERS[job.task]()
-    algorithm = methods(job.task, len(clients))[job.method]
-    trainer, commits = algorithm.trainer.bind(MODELS[job.task]), COMMITS[job.task]
-    algorithm = replace(algorithm, trainer=trainer)
+    began = time.monotonic()
+    clients, held = data(job.task)
+    algorithm, shape = methods(job.task, len(clients))[job.method], size(job.task)
+    trainer = algorithm.trainer.bind(MODELS[job.task])
+    algorithm, rounds = replace(algorithm, trainer=trainer), commits(job)
     plane = Local(algorithm.aggregator, algorithm.optimizer, job.seed)
-    node = Node(until(algorithm.coordinator, commits=commits), plane, trainer.initial(job.seed),
+    node = Node(until(algorithm.coordinator, commits=rounds), plane, trainer.initial(job.seed),
                 job.seed)  # fmt: skip
     simulator = Simulator(algorithm, clients, Devices(), seed=job.seed)
-    found, total = Curve(), 0
-    shown = {*range(0, commits, max(1, commits // 30)), commits}
+    points, up, down, rejected, measured = [], 0, 0, 0, shown(rounds)
     for effects in steps(node, simulator):
+        if rejected > 5 * shape.cohort:
+            break  # NaN: no round would ever end
         for effect in effects:
             if isinstance(effect, TaskRecord):
-                total += effect.bytes_up
-            elif isinstance(effect, CommitRecord) and effect.version in shown:
-                accuracy = trainer.evaluate(node.model, held)["accuracy"]
-                found.append((total / COHORT, accuracy))
+                up, down = up + effect.bytes_up, down + effect.bytes_down
+                rejected += effect.outcome == "rejected"
+            elif isinstance(effect, CommitRecord) and effect.version in measured:
+                found = trainer.evaluate(node.model, held)
+                points.append((up / shape.cohort, found["accuracy"], found["loss"]))
+    points += points[-1:] * (len(measured) - len(points))
+    return {
+        "task": job.task, "method": job.method, "seed": job.seed, "key": key(job),
+        "points": points, "rejected": rejected, "down": down / shape.cohort,
+        "gain": gains(_seen(algorithm.upload)),
+        "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+
+
+def _seen(upload: Any) -> list[Weight]:
+    """What a `Weighed` in a pipeline has seen."""
+    if isinstance(upload, Weighed):
+        return upload.seen
+    inner = getattr(upload, "transforms", ()) or (getattr(upload, "codec", None),)
+    return [one for part in inner if part is not None for one in _seen(part)]
+
+
+def key(job: Job) -> str:
+    """What a run's result depends on, beside the library: another setting is another run."""
+    algorithm = methods(job.task, size(job.task).clients)[job.method]
+    shape = replace(size(job.task), rounds=commits(job), long=0)
+    text = f"{algorithm!r} {shape!r} {MODELS[job.task]()!r} {job.seed}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def lines(path: Path) -> dict[str, dict[str, Any]]:
+    """Finished runs, by their key; a last line that was cut off is left out."""
+    found = {}
+    for text in path.read_text("utf-8").splitlines() if path.exists() else ():
+        if text.endswith("}"):
+            one = json.loads(text)
+            found[one["key"]] = one
     return found
 
 
-def final(curves: Sequence[Curve]) -> float:
-    """The mean of the last three accuracies of each seed."""
-    return mean(mean(a for _, a in one[-3:]) for one in curves)
+def complete(jobs: Sequence[Job], path: Path, work: Callable[[Job], dict[str, Any]] = run) -> None:
+    """Do what is missing in the file of lines, two at a time with one thread each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    there = lines(path)
+    missing = [job for job in jobs if key(job) not in there]
+    for name in ("SHOAL_KERNEL_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"  # of the processes that are started now
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(work, job) for job in missing]):
+            line = done.result()
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            print(line["task"], line["method"], line["seed"], line["seconds"], "s",
+                  f"{line['points'][-1][1]:.4f}", file=sys.stderr)  # fmt: skip
 
 
-def sent(curves: Sequence[Curve]) -> float:
-    """Bytes of a client in a whole run."""
-    return mean(one[-1][0] for one in curves)
-
-
-def late(curves: Sequence[Curve]) -> float:
-    """Bytes of a client in the last third of a run, when warm-up is over."""
-    ends = [(one[-1][0], one[-1 - max(1, len(one) // 3)][0]) for one in curves]
-    return mean(stop - start for stop, start in ends)
-
-
-def table(results: Mapping[str, Sequence[Curve]]) -> str:
-    """A row for each method."""
-    whole = sent(results["uncompressed"])
-    rows = ["| method | kB up for each update | fewer bytes | accuracy |", "|---|---|---|---|"]
-    for name, curves in results.items():
-        ends = [mean(a for _, a in one[-3:]) for one in curves]
-        around = f" ± {stdev(ends):.2g}" if len(ends) > 1 else ""
-        each = sent(curves)
-        rows.append(f"| {name} | {each / 1e3:,.1f} in all | {whole / each:,.1f} x | "
-                    f"{mean(ends):.4f}{around} |")  # fmt: skip
-    return "\n".join(rows).replace("kB up for each update", "kB up, one client in every round")
-
-
-def picture(task: str, results: Mapping[str, Sequence[Curve]]) -> str:
-    """Accuracy over bytes, logarithmic, as SVG."""
-    points = [p for curves in results.values() for one in curves for p in one]
-    low, high = (np.log10(f(x for x, _ in points)) for f in (min, max))
-    top = max(a for _, a in points)
-    lines = []
-    for at, (name, curves) in enumerate(results.items()):
-        color = f"hsl({at * 360 // len(results)} 70% 45%)"
-        xy = [(60 + 520 * (np.log10(x) - low) / (high - low), 370 - 340 * a / top)
-              for x, a in curves[0]]  # fmt: skip
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in xy)
-        lines.append(f'<polyline fill="none" stroke="{color}" points="{path}"/>')
-        lines.append(f'<text x="600" y="{30 + 18 * at}" fill="{color}">{name}</text>')
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 400" font-size="12">'
-        f"<title>{task}: accuracy over bytes up</title>{''.join(lines)}"
-        f'<text x="60" y="392">10^{low:.1f} bytes</text><text x="520" y="392">10^{high:.1f}</text>'
-        f'<text x="5" y="30">{top:.2f}</text><text x="5" y="370">0</text></svg>\n'
-    )
-
-
-def figures(task: str, results: Mapping[str, Sequence[Curve]]) -> list[Figure]:
+def figures(task: str, runs: Runs) -> Iterator[Figure]:
     """What the methods promise."""
-    end = {name: final(curves) for name, curves in results.items()}
-    size = {name: sent(curves) for name, curves in results.items()}
-    warm = late(results["uncompressed"]) / late(results["DGC"])
-    return [
-        at_least(f"{task}: DGC, times fewer bytes once warm", warm, "x", 270),
-        at_least(f"{task}: DGC over uncompressed", 100 * (end["DGC"] - end["uncompressed"]),
-                 "points", -0.5),
-        at_least(f"{task}: EF21 over no feedback", 100 * (end["EF21"] - end["top-k, no feedback"]),
-                 "points", 0),
-        at_least(f"{task}: EControl over no feedback",
-                 100 * (end["EControl"] - end["top-k, no feedback"]), "points", 0),
-        at_least(f"{task}: L-GreCo, times smaller than uniform rates",
-                 size["uniform rates"] / size["L-GreCo"], "x", 1.5),
-        at_least(f"{task}: SCALLION, times fewer bytes than SCAFFOLD",
-                 size["SCAFFOLD"] / size["SCALLION"], "x", 8),
-        at_least(f"{task}: SCALLION over SCAFFOLD", 100 * (end["SCALLION"] - end["SCAFFOLD"]),
-                 "points", -2),
-    ]  # fmt: skip
+    end = {name: 100 * final(own) for name, own in runs.items()}
+    up = {name: kilobytes(own) for name, own in runs.items()}
+    best = max(end["uncompressed"], end["uncompressed, momentum"])
+    fewer = up["uncompressed, momentum"] / up["DGC"]
+    yield at_least(f"{task}: DGC, times fewer bytes, warm-up included", fewer, "x", 270)
+    yield at_least(f"{task}: DGC over uncompressed", end["DGC"] - best, "points", -0.5)
+    for name in ("EF21", "EControl"):
+        for other in ("top-k, no feedback", "top-k, error feedback"):
+            least = min(up[name], up[other])
+            more = accuracy_at(runs[name], least) - accuracy_at(runs[other], least)
+            text = f"{task}: {name} over {other} at equal bytes"
+            yield at_least(text, 100 * more, "points", 0 if "no" in other else -0.5)
+    gain = float(np.mean([one["gain"] for one in runs["L-GreCo"]]))
+    yield at_least(f"{task}: L-GreCo, times smaller than uniform rates", gain, "x", 1.5)
+    yield at_least(f"{task}: L-GreCo over uniform rates", end["L-GreCo"] - end["uniform rates"],
+                   "points", -0.5)  # fmt: skip
+    more = end["SCALLION"] - 100 * accuracy_at(runs["SCAFFOLD"], up["SCALLION"])
+    yield at_least(f"{task}: SCALLION over SCAFFOLD at equal bytes", more, "points", 0)
+
+
+def report(task: str, runs: Runs) -> str:
+    """A task's part of the page; the plot lies beside it."""
+    if not quick():
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        path = RESULTS / f"accuracy-over-bytes-{task}.svg"
+        path.write_text(picture(task, runs), "utf-8")
+    shape, rounds = size(task), {name: commits(Job(task, name, 0)) for name in runs}
+    parameters = sum(p.numel() for p in MODELS[task]().parameters())
+    return (
+        f"## {TITLES[task]}\n\n{parameters:,} parameters; {shape.clients} clients of at most "
+        f"{shape.rows} examples, {shape.cohort} in a round; {shape.steps} local steps on "
+        f"{shape.batch} examples; {shape.tested:,} for tests. Rates of local steps: "
+        f"{RATES[task]}, with control variates {DRIFT[task]}, with momentum {SLOWER[task]}, with "
+        f"DGC {SPARSE[task]}.\n\n"
+        f"{table(runs, rounds)}\n\n"
+        f"![{task}: accuracy over bytes](accuracy-over-bytes-{task}.svg)"
+    )
 
 
 def main() -> None:
     """Run every method on every task, and report."""
     tasks = [task for task in MODELS if not (quick() and task == "cifar")]
-    found, texts, all_figures = dict[Job, Curve](), [], list[Figure]()
-    there = {"mnist": "mnist_writers.npz", "cifar": "cifar10_subset.npz",
-             "shakespeare": "shakespeare_roles.jsonl.gz"}  # fmt: skip
-    for task in tasks:
-        if not (data_directory() / there[task]).exists():
-            print(f"{task} is left out: no {there[task]} in {data_directory()}", file=sys.stderr)
-            continue
-        jobs = [Job(task, method, seed) for method in methods(task, CLIENTS) for seed in SEEDS]
-        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-            found = dict(zip(jobs, pool.map(curve, jobs), strict=True))
-        results = {m: [found[Job(task, m, s)] for s in SEEDS] for m in methods(task, CLIENTS)}
-        all_figures += figures(task, results)
-        texts.append(f"## {task}\n\n{table(results)}\n\n![{task}](accuracy-over-bytes-{task}.svg)")
-        if not quick():
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            name = RESULTS / f"accuracy-over-bytes-{task}.svg"
-            name.write_text(picture(task, results), "utf-8")
-        print(texts[-1], file=sys.stderr)
-    finish("accuracy-over-bytes", "Accuracy over bytes", "\n\n".join(texts), all_figures)
+    for task in [t for t in tasks if not (data_directory() / FILES[t]).exists()]:
+        print(f"{task} is left out: no {FILES[task]} in {data_directory()}", file=sys.stderr)
+        tasks.remove(task)
+    jobs = [Job(task, method, seed) for task in tasks for seed in SEEDS
+            for method in methods(task, size(task).clients)]  # fmt: skip
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / LINES.name if quick() else LINES
+        complete(jobs, path)
+        there = lines(path)
+    results: Mapping[str, dict[str, list[Any]]] = {task: {} for task in tasks}
+    for job in jobs:
+        results[job.task].setdefault(job.method, []).append(there[key(job)])
+    found = [figure for task in tasks for figure in figures(task, results[task])]
+    large, more = ratios()
+    parts = [ABOUT, *(report(task, results[task]) for task in tasks), large]
+    finish("accuracy-over-bytes", "Accuracy over bytes", "\n\n".join(parts), [*found, *more])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from harness import Figure, at_least, at_most, finish, quick
 from shoal import kernels
-from shoal.codecs import Bits, Coded, Gaps, entropy, huffman, lloyd, native, portable
+from shoal.codecs import Bits, Coded, Gaps, ans, huffman, lloyd, native, portable
 from shoal.codecs.portable import EUCLIDEAN, LARGEST
 from shoal.codecs.select import above_sample, largest
 from shoal.commands.codecs import CODECS, measure
@@ -120,13 +120,19 @@ def ours(x: Array, centers: Array, codes: Array, scales: Array, total: Array) ->
 
 def coders(symbols: Array) -> Work:
     """Huffman coding of 4-bit symbols, and what else there is."""
-    lengths = huffman.lengths(native.histogram(symbols))
-    table, raw, coded = huffman._codes(lengths), symbols.tobytes(), entropy.encode(symbols)
+    counts = native.histogram(symbols)
+    lengths, raw = huffman.lengths(counts), symbols.tobytes()
+    table, coded = huffman._codes(lengths), huffman.encode(symbols, lengths)
+    states = ans.encode(symbols, ans.frequencies(counts))
     return {
-        "Huffman encode of 4-bit symbols": lambda: entropy.encode(symbols),
+        "Huffman encode of 4-bit symbols": lambda: huffman.encode(
+            symbols, huffman.lengths(native.histogram(symbols))
+        ),
         "NumPy": lambda: portable.encode_streams(symbols, table),
         "zlib, level 1": lambda: zlib.compress(raw, 1),
-        "decode": lambda: entropy.decode(coded, symbols.size),
+        "decode": lambda: huffman.decode(coded, symbols.size),
+        "ANS": lambda: ans.encode(symbols, ans.frequencies(native.histogram(symbols))),
+        "decode ANS": lambda: ans.decode(states, symbols.size),
     }
 
 
@@ -200,6 +206,8 @@ def main() -> None:
         lines.append(f"| {name} | {own:.2f} | {plain:.1f} | {cell} | {best * SHARE:.2g} |")
     rate = D / coding["decode"] / 1e3
     figures.append(at_least("Huffman decoding", rate, "MB/s of symbols", 400))
+    rate = D / coding["decode ANS"] / 1e3
+    figures.append(at_least("ANS decoding", rate, "MB/s of symbols", 400))
     text = f"""
 {kernels.about()}; medians of {ROUNDS} rounds, D = {D:,} normal float32 values, milliseconds.
 *by hand* is the best code that was found by hand on this class of machine before; targets are three
@@ -211,7 +219,7 @@ times that. NumPy's k-means fit was measured on a hundredth of the values.
 
 Stochastic int8 blocks: {found["ours: int8 blocks, stochastic"]:.2f} ms. zlib at level 1 takes
 {coding["zlib, level 1"]:.0f} ms for what Huffman coding takes
-{coding["Huffman encode of 4-bit symbols"]:.1f} ms.
+{coding["Huffman encode of 4-bit symbols"]:.1f} ms, and ANS {coding["ANS"]:.1f} ms.
 
 Decoding and folding of payloads into a sum, in milliseconds:
 

@@ -7,7 +7,7 @@ from shoal.core import NOTHING, Algorithm, Context, Examples
 from shoal.errors import DataError
 from shoal.messages import Payload, Task
 from shoal.seeds import rng
-from shoal.tensors import Tensors, zeros
+from shoal.tensors import Tensors, added, zeros
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,3 @@ def finished(
         tensors, kind = added(model, tensors), "model"
     sent = Payload(tensors, payload.num_examples, payload.steps, kind, payload.metrics)
     return sent, ClientState(state.trainer, upload)
-
-
-def added(base: Tensors, delta: Tensors) -> Tensors:
-    """`base + delta`, dense; buffers and counters are values already, so they stay the delta's."""
-    groups = {
-        prefix: group if prefix in ("buffer/", "counter/") else added(base.groups[prefix], group)
-        for prefix, group in delta.groups.items()
-    }
-    flat = base.dense + delta.dense
-    return Tensors(delta.layout, flat.astype(base.layout.dtype, copy=False), groups)

@@ -78,11 +78,20 @@ Input = Begin | Join | Leave | Push | Fail | Tick | Assessed | Given | Quiet
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Send a task and its model, of `nbytes` on the wire, to a client."""
+    """Send a task and its model, of `nbytes` on the wire, to a client.
+
+    Attributes:
+        number: of a model that the client is to keep, as later tasks may bring changes of it; -1
+            for one that it is not.
+        changes: that lead to it from the model of `number - len(changes)`, which the client holds,
+            in place of the model; None to send the model.
+    """
 
     task: Task
     model: Tensors
     nbytes: int
+    number: int = -1
+    changes: tuple[Tensors, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from typing import Any
 
 from shoal import exchange as ex
 from shoal import messages as m
-from shoal import wire
 from shoal.core import Coordinator, Plane
 from shoal.crowd import Crowd
+from shoal.downlink import Downlink, Whole
 from shoal.errors import ModelError, ProtocolError, Stalled, UpdateError
 from shoal.tensors import Tensors, difference
 from shoal.validation import check_payload
@@ -42,7 +42,7 @@ class Node:
         model: the model to start from.
         seed: names every draw together with its purpose.
         crowd: a population that is present from the start without joining; None for none.
-        size: bytes of a model on the wire.
+        downlink: how models are sent; whole if None.
 
     Raises:
         ModelError: if the model holds NaN or infinity.
@@ -50,7 +50,7 @@ class Node:
 
     def __init__(
         self, coordinator: Coordinator[Any], plane: Plane, model: Tensors, seed: int = 0,
-        crowd: Crowd | None = None, size: Callable[[Tensors], int] = wire.size,
+        crowd: Crowd | None = None, downlink: Downlink | None = None,
     ) -> None:  # fmt: skip
         if not model.finite():
             raise ModelError("the initial model holds NaN or infinity: check its initialization")
@@ -62,7 +62,7 @@ class Node:
         self.stopped: str | None = None
         self.evaluating = 0
         self.next_id = 0
-        self.crowd, self._size = crowd, size
+        self.crowd, self.downlink = crowd, downlink if downlink is not None else Whole()
         self.clients, self.idle = roster(crowd), roster(crowd)
         self.tasks: dict[int, m.Task] = {}
         self.cancelled: dict[int, m.Task] = {}
@@ -74,20 +74,7 @@ class Node:
         # (examples, steps) for a relay's answer: committed since its task, and folded since then.
         self.committed = self.folded = (0, 0)
         self.recent: deque[m.Event] = deque(maxlen=12)
-        self._view = View(self)
-        self._sizes: dict[tuple[str, ...] | None, int] = {}
         self._effects: list[ex.Effect] = []
-        self._inputs: dict[type, Callable[[Any], None]] = {
-            ex.Begin: self._begin, ex.Join: self._join, ex.Leave: self._leave,
-            ex.Push: self._push, ex.Fail: self._fail, ex.Tick: self._tick,
-            ex.Assessed: self._assessed, ex.Given: self._given, ex.Quiet: self._quiet,
-        }  # fmt: skip
-        self._actions: dict[type, Callable[[Any], None]] = {
-            m.Dispatch: self._dispatch, m.Cancel: self._cancel, m.Aggregate: self._aggregate,
-            m.Discard: self._discard, m.Commit: self._commit, m.Abandon: self._abandon,
-            m.Send: self._send, m.Timer: self._timer, m.Evaluate: self._evaluate,
-            m.Stop: self._stop,
-        }  # fmt: skip
 
     @property
     def done(self) -> bool:
@@ -112,7 +99,7 @@ class Node:
         effects: list[ex.Effect] = []
         self._effects = effects
         if self.stopped is None or type(given) is ex.Assessed:
-            self._inputs[type(given)](given)
+            _INPUTS[type(given)](self, given)
         return effects
 
     # Inputs
@@ -125,11 +112,14 @@ class Node:
         self.parent, self.base = given.task, given.model
         self.committed = self.folded = (0, 0)
         self.plane.start(given.model, self.version)
+        self.downlink.changed()
         self._begin(ex.Begin())
 
     def _join(self, given: ex.Join) -> None:
         client = given.client
         if has(self.clients, client):
+            out = (*self.tasks.values(), *self.cancelled.values())
+            self.downlink.forget(client, [task for task in out if task.client == client])
             return
         add(self.clients, client)
         add(self.idle, client)
@@ -146,10 +136,11 @@ class Node:
         for task in (*self.tasks.values(), *self.cancelled.values()):
             if task.client == client:
                 self._lose(task, "the client left")
+        self.downlink.forget(client)
         self._tell(m.Left(client))
 
     def _push(self, given: ex.Push) -> None:
-        task = self._answered(given.task, given.client)
+        task = self._answered(given)
         if task is None:
             return
         payload = given.payload
@@ -167,17 +158,19 @@ class Node:
         self._tell(m.Updated(update))
 
     def _fail(self, given: ex.Fail) -> None:
-        task = self._answered(given.task, given.client)
+        task = self._answered(given)
         if task is not None:
             self._end(task, "failed", given.reason)
             self._tell(m.Failed(task, given.reason))
 
-    def _answered(self, task_id: int, client: str) -> m.Task | None:
+    def _answered(self, given: ex.Push | ex.Fail) -> m.Task | None:
         """The task that an answer belongs to, now over; None for answers that do not count."""
+        task_id, client = given.task, given.client
         task = self.tasks.get(task_id) or self.cancelled.get(task_id)
         if task is None or task.client != client:
             return None
         add(self.idle, client)
+        self.downlink.told(task, type(given) is ex.Push)
         if task.lease is not None:
             self.timers.pop(f"{LEASE}{task_id}", None)
         if self.tasks.pop(task_id, None) is not None:
@@ -192,6 +185,7 @@ class Node:
         self.timers.pop(f"{LEASE}{task.id}", None)
         was_cancelled = self.cancelled.pop(task.id, None) is not None
         self.tasks.pop(task.id, None)
+        self.downlink.told(task, False)
         self._end(task, "cancelled" if was_cancelled else "failed", reason)
         self._tell(m.Failed(task, reason))
 
@@ -228,9 +222,9 @@ class Node:
         if self.stopped is not None:
             return
         self.recent.append(event)
-        self.state, actions = self.coordinator.handle(self.state, event, self._view)
+        self.state, actions = self.coordinator.handle(self.state, event, View(self))
         for action in actions:
-            self._actions[type(action)](action)
+            _ACTIONS[type(action)](self, action)
             if self.stopped is not None:
                 return
         if self.held and self.held.keys() != set(self.coordinator.held(self.state)):
@@ -255,10 +249,7 @@ class Node:
         self.tasks[task.id] = task
         if task.lease is not None:
             self._wake(f"{LEASE}{task.id}", self.now + task.lease)
-        model = self.plane.model
-        if task.part is not None:
-            model = model.select(task.part)
-        self._effects.append(ex.Assign(task, model, self._bytes_down(task)))
+        self._effects.append(self.downlink.assign(task, self.plane.model))
 
     def _cancel(self, action: m.Cancel) -> None:
         task = self.tasks.pop(action.task, None)
@@ -289,6 +280,7 @@ class Node:
         updates = self.plane.folded
         model = self.plane.commit()
         self.version += 1
+        self.downlink.changed()
         (examples, steps), (more_examples, more_steps) = self.committed, self.folded
         self.committed, self.folded = (examples + more_examples, steps + more_steps), (0, 0)
         if not model.finite():
@@ -366,16 +358,21 @@ class Node:
             weight=weight,
             num_examples=0 if update is None else update.num_examples,
             steps=0 if update is None else update.steps,
-            bytes_down=self._bytes_down(task),
+            bytes_down=self.downlink.ended(task, self.plane.model),
             bytes_up=bytes_up,
             metrics=m.NOTHING if update is None else update.metrics,
         )
         self._effects.append(record)
 
-    def _bytes_down(self, task: m.Task) -> int:
-        """Bytes of a task's model on the wire: by its layout, which never changes in a run."""
-        if task.part not in self._sizes:
-            model = self.plane.model
-            part = model if task.part is None else model.select(task.part)
-            self._sizes[task.part] = self._size(part)
-        return self._sizes[task.part]
+
+# Not methods bound in the node: it would refer to itself, and its model would outlive it.
+_INPUTS: dict[type, Callable[[Node, Any], None]] = {
+    ex.Begin: Node._begin, ex.Join: Node._join, ex.Leave: Node._leave, ex.Push: Node._push,
+    ex.Fail: Node._fail, ex.Tick: Node._tick, ex.Assessed: Node._assessed, ex.Given: Node._given,
+    ex.Quiet: Node._quiet,
+}  # fmt: skip
+_ACTIONS: dict[type, Callable[[Node, Any], None]] = {
+    m.Dispatch: Node._dispatch, m.Cancel: Node._cancel, m.Aggregate: Node._aggregate,
+    m.Discard: Node._discard, m.Commit: Node._commit, m.Abandon: Node._abandon,
+    m.Send: Node._send, m.Timer: Node._timer, m.Evaluate: Node._evaluate, m.Stop: Node._stop,
+}  # fmt: skip

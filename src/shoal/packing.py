@@ -13,6 +13,15 @@ from shoal.messages import Payload
 
 def pieces(payload: Payload) -> list[bytes | memoryview]:
     """The pieces of the file, in order; values are not copied."""
+    return wire.parts(payload.tensors, _metadata(payload))
+
+
+def size(payload: Payload) -> int:
+    """The number of bytes of the file, without making it."""
+    return wire.size(payload.tensors, _metadata(payload))
+
+
+def _metadata(payload: Payload) -> dict[str, str]:
     metadata = {
         "num_examples": str(int(payload.num_examples)),
         "steps": str(int(payload.steps)),
@@ -21,7 +30,7 @@ def pieces(payload: Payload) -> list[bytes | memoryview]:
     if payload.metrics:
         metrics = {name: float(value) for name, value in payload.metrics.items()}
         metadata["metrics"] = json.dumps(metrics)
-    return wire.parts(payload.tensors, metadata)
+    return metadata
 
 
 def pack(payload: Payload) -> bytes:

@@ -32,6 +32,7 @@ class NodeState:
     folded: tuple[int, int]
     state: Any
     plane: Any
+    downlink: Any = None
 
 
 def save(node: Node, store: Store, path: str) -> Any:
@@ -40,6 +41,7 @@ def save(node: Node, store: Store, path: str) -> Any:
         node.now, node.version, node.started, node.stopped, node.evaluating, node.next_id,
         stored(node.clients), node.tasks, node.cancelled, node.held, node.numbers, node.timers,
         node.parent, node.base, node.committed, node.folded, node.state, node.plane.snapshot(),
+        node.downlink.state,
     )  # fmt: skip
     return encode(state, store, path)
 
@@ -48,10 +50,11 @@ def restore(node: Node, data: Any, store: Store) -> None:
     """Give a fresh node of the same algorithm and model layout a saved state."""
     like = NodeState(
         0.0, 0, False, None, 0, 0, [], {}, {}, {}, {}, {}, None, node.base, (0, 0), (0, 0),
-        node.coordinator.init(), node.plane.snapshot(),
+        node.coordinator.init(), node.plane.snapshot(), node.downlink.state,
     )  # fmt: skip
     saved: NodeState = decode(NodeState, data, store, path="node", like=like)
     node.plane.restore(saved.plane)
+    node.downlink.state = saved.downlink
     busy = {task.client for task in (*saved.tasks.values(), *saved.cancelled.values())}
     node.clients = restored(node.clients, saved.clients)
     node.idle = others(node.clients, busy)

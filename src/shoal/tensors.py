@@ -260,6 +260,27 @@ def difference(model: Tensors, base: Tensors) -> Tensors:
     return Tensors(model.layout, _minus(model, base), groups)
 
 
+def added(base: Tensors, delta: Tensors) -> Tensors:
+    """`base + delta`, dense; buffers and counters are values already, so they stay the delta's.
+
+    Raises:
+        ModelError: if the base lacks a group of the delta, or their sizes differ.
+    """
+    groups = {}
+    for prefix, group in delta.groups.items():
+        if prefix in ("buffer/", "counter/"):
+            groups[prefix] = group.with_flat(group.dense)
+        elif prefix in base.groups:
+            groups[prefix] = added(base.groups[prefix], group)
+        else:
+            raise ModelError(f"no sum: the base has no values under {prefix!r}")
+    if base.layout.size != delta.layout.size:
+        raise ModelError(f"no sum of {base!r} and {delta!r}: their layouts differ")
+    a, b = base.dense, delta.dense
+    flat = a ^ b if base.layout.dtype.kind == "b" else a + b
+    return Tensors(delta.layout, flat.astype(base.layout.dtype, copy=False), groups)
+
+
 def prefix_of(name: str) -> str:
     """The prefix that puts a name into a group; "" for a trainable value."""
     if "/" not in name:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
+from json.encoder import encode_basestring
 from math import prod
 from typing import Any, NamedTuple, TypeGuard
 
@@ -62,9 +63,17 @@ def parts(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> list[b
     return [header, *(array.data for array in arrays if array.size)]
 
 
-def size(tensors: Tensors) -> int:
-    """The number of bytes that `dump` would give without metadata, without copying the values."""
-    return len(_header(_spec(tensors))) + tensors.nbytes
+def size(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> int:
+    """The number of bytes that `dump` would give, without copying the values."""
+    spec = _spec(tensors)
+    if not metadata:
+        return len(_header(spec)) + tensors.nbytes
+    # Metadata changes with every payload, the rest of the header seldom: lengths are added.
+    length, bare, described = _length(spec)
+    # As JSON without spaces: quotes, a colon and a comma for each entry, and braces.
+    text = 1 + sum(_quoted(name) + _quoted(value) + 2 for name, value in metadata.items())
+    more = text - 1 if described else text + len(_META) + 3 + (not bare)
+    return 8 + (length + more + 7) // 8 * 8 + tensors.nbytes
 
 
 def load(data: bytes | bytearray | memoryview) -> tuple[Tensors, dict[str, str]]:
@@ -168,6 +177,18 @@ def _header(spec: Spec, metadata: tuple[tuple[str, str], ...] = ()) -> bytes:
         raise ModelError(f"names and shapes take {len(body)} bytes, more than {MAX_HEADER}")
     body += b" " * (-len(body) % 8)
     return len(body).to_bytes(8, "little") + body
+
+
+def _quoted(text: str) -> int:
+    """Bytes of a string in JSON."""
+    return len(encode_basestring(text).encode())
+
+
+@lru_cache(maxsize=64)
+def _length(spec: Spec) -> tuple[int, bool, bool]:
+    """Bytes of a header without metadata or padding, whether it is empty, whether it describes."""
+    text = _header(spec)[8:].rstrip(b" ")
+    return len(text), text == b"{}", text.startswith(f'{{"{_META}"'.encode())
 
 
 class _Writer:

@@ -86,6 +86,26 @@ def test_huffman_streams(size: int, power: float, seed: int) -> None:
         assert good and np.array_equal(found, symbols)
 
 
+@pytest.mark.parametrize(("size", "power"), [(2, 1.0), (5001, 0.3), (33_001, 20.0)])
+def test_streams_of_states(size: int, power: float) -> None:
+    from shoal.codecs import ans
+
+    symbols = (np.random.default_rng(size).random(size) ** power * 255).astype(np.uint8)
+    symbols[:2] = 3, 4
+    found = ans.frequencies(native.histogram(symbols))
+    table = (found << 16 | np.cumsum(found) - found).astype(np.uint32)
+    sizes, data = native.encode_states(symbols, table)
+    slow = portable.encode_states(symbols, table)
+    assert sizes.tobytes() == slow[0].tobytes() and data.tobytes() == slow[1].tobytes()
+    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    for kernels in (native, portable):
+        again, good = kernels.decode_states(data, offsets, ans._table(found), size)
+        assert good and np.array_equal(again, symbols)
+    broken = data.copy()
+    broken[-1] ^= 1
+    assert not native.decode_states(broken, offsets, ans._table(found), size)[1]
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     key=st.integers(0, 2**64 - 1), stream=st.integers(0, 2**64 - 1), start=st.integers(0, 2**62),

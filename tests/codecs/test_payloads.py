@@ -27,7 +27,9 @@ from shoal.codecs import (
     Projected,
     Quantized,
     Seeded,
+    Sketch,
     Sparse,
+    ans,
 )  # fmt: skip
 from shoal.codecs.cells import added
 from shoal.codecs.seeded import support
@@ -46,6 +48,9 @@ AT = np.flatnonzero(FEW)
 CODES = RNG.integers(-7, 8, N).astype(np.int8)
 NAMED = RNG.integers(0, 5, N).astype(np.uint8)
 SCALES = np.ones(3, np.float32)
+RARE = (NAMED == 0).astype(np.uint8)
+BY_ANS = ans.encode(RARE, ans.frequencies(np.bincount(RARE, minlength=256)))
+ZEROS = np.concatenate([np.array([BY_ANS.size + 1, 5], "<i8").view(np.uint8)[:9], BY_ANS])
 LEAVES: dict[str, Encoded] = {
     "packed codes": Quantized(Bits.of(CODES, 4, 7), SCALES, 256),
     "one bit": Quantized(Bits.of(np.sign(F).astype(np.int8), 1, 1, 1), SCALES, 256),
@@ -53,6 +58,7 @@ LEAVES: dict[str, Encoded] = {
     "wide codes": Quantized(CODES.astype(np.int16), SCALES, 256),
     "coded codes": Quantized(Coded.of(CODES), SCALES, 256),
     "coded wide codes": Quantized(Coded.of(CODES.astype(np.int16)), SCALES, 256),
+    "ans": Quantized(Coded(ZEROS, N, "int8"), SCALES, 256),
     "coded runs": Quantized(Coded.of(np.where(NAMED, 0, CODES).astype(np.int8)), SCALES, 256),
     "zstd": Quantized(Coded.of(np.tile(CODES[:30], 20), zstd=True), SCALES, 256),
     "coded floats": Coded.of(F),
@@ -73,6 +79,7 @@ LEAVES: dict[str, Encoded] = {
         N, added(np.arange(1, AT.size + 1, dtype=np.int32), AT, 2 * AT.size, 5),
         np.packbits(FEW != 0, bitorder="little"), 0.5, 5,
     ),
+    "sketch": Sketch(N, np.arange(90, dtype=np.int32), 3, 0.5, 5),
     "named": Named(N, np.array([3, 3, 599], np.uint16), F[:3]),
     "joined": Joined((Sparse(9, Gaps.of(np.array([1, 8])), F[:2]), F[: N - 9])),
     "joined sparse": Joined(

@@ -68,7 +68,7 @@ def test_links_add_the_bytes_on_the_wire() -> None:
     slow = Devices(down=Constant(10.0), up=Constant(20.0))
     played = play(algorithm(), {"c0": q3()["c0"]}, 1, devices=slow)
     task = played.tasks[0]
-    assert task.bytes_down == task.bytes_up > 8
+    assert 8 < task.bytes_down < task.bytes_up  # the counts of an update go with it
     assert task.arrived == pytest.approx(10 + task.bytes_down / 10 + task.bytes_up / 20)
 
 

@@ -8,6 +8,7 @@ from shoal.codecs.joined import Joined
 from shoal.codecs.packed import Bits, Coded, Gaps
 from shoal.codecs.projected import Named, OneByte, Projected
 from shoal.codecs.seeded import Seeded
+from shoal.codecs.sketch import Sketch
 from shoal.codecs.values import Clustered, Codebook, Half, LowRank
 from shoal.encoded import Array, Encoded, Quantized, Sparse
 
@@ -28,6 +29,7 @@ CODECS: dict[str, type[Encoded]] = {
     "named": Named,
     "addressed": Addressed,
     "cells": Cells,
+    "sketch": Sketch,
 }
 
 Leaf = Array | Encoded
@@ -70,6 +72,7 @@ __all__ = [
     "Projected",
     "Quantized",
     "Seeded",
+    "Sketch",
     "Sparse",
     "on_values",
 ]  # fmt: skip

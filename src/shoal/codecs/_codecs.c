@@ -1,4 +1,4 @@
-/* Compression of updates: selection, quantization, packing, Huffman coding, counted random words.
+/* Compression of updates: selection, quantization, packing, entropy coding, counted random words.
  *
  * A job is one pass over `n` elements, cut into tiles. Threads call `run` on the same job, without
  * the GIL, and take the next tile until none is left. Every operation has its twin in portable.py,
@@ -11,10 +11,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#define VERSION 1
+#define VERSION 2
 #define JOB "shoal.codecs.job"
 #define STREAM 16384 /* symbols of a Huffman stream */
-#define WIDEST 12    /* bits of the longest Huffman code */
+#define WIDEST 12    /* bits of the longest Huffman code, and of the frequencies of ANS */
+#define LONG 32768   /* symbols of a stream of ANS */
 #define PIECE 1024   /* values whose random words are made at once; a multiple of 128 */
 
 #if defined(__x86_64__) && defined(__GLIBC__) && \
@@ -40,8 +41,9 @@ typedef _Atomic int64_t Counter;
 typedef int32_t LOOSE i32;
 typedef uint16_t LOOSE u16;
 
-enum { BINS, BYTES, TAKE, QUANTIZE, PACK, UNPACK, ASSIGN, SIZES, HUFFMAN, UNHUFFMAN, WORDS, NORMALS };
-#define OPERATIONS 12
+enum { BINS, BYTES, TAKE, QUANTIZE, PACK, UNPACK, ASSIGN, SIZES, HUFFMAN, UNHUFFMAN, WORDS, NORMALS,
+       ANS, UNANS };
+#define OPERATIONS 14
 #define BUFFERS 5
 #define NUMBERS 7
 enum { LARGEST, EUCLIDEAN, AVERAGE }; /* what a block's scale is made of */
@@ -612,6 +614,104 @@ CLONES static void unhuffman(const Job *j, int64_t begin, int64_t end) {
     }
 }
 
+/* --- asymmetric numeral systems: streams of LONG symbols, four states that take turns --------- */
+
+/* Frequencies of 1/4096; a state lies in 2^16 .. 2^32 and gives or takes 16 bits. Written backwards,
+ * so that it is read forwards: the states, then the words. */
+static void ans(const Job *j, int64_t begin, int64_t end) {
+    const uint8_t *x = (const uint8_t *)j->b[0];
+    const uint32_t *table = (const uint32_t *)j->b[1]; /* frequency << 16, what lies before it */
+    for (int64_t at = begin; at < end; at += LONG) {
+        const int64_t n = end - at < LONG ? end - at : LONG, row = at / LONG;
+        uint8_t *const last = (uint8_t *)j->b[2] + (row + 1) * (16 + 2 * LONG), *out = last;
+        uint32_t s[4] = {1 << 16, 1 << 16, 1 << 16, 1 << 16};
+        for (int64_t i = n; i-- > 0;) {
+            const uint32_t entry = table[x[at + i]], f = entry >> 16 ? entry >> 16 : 1;
+            uint32_t v = s[i & 3];
+            if (v >> 20 >= f) {
+                const uint16_t word = (uint16_t)v;
+                out -= 2;
+                memcpy(out, &word, 2);
+                v >>= 16;
+            }
+            s[i & 3] = ((v / f) << WIDEST) + v % f + (entry & 0xffff);
+        }
+        out -= 16;
+        memcpy(out, s, 16);
+        ((uint32_t *)j->b[3])[row] = (uint32_t)(last - out);
+    }
+}
+
+typedef struct {
+    const uint8_t *in, *last;
+    uint32_t s[4];
+} States;
+
+/* One symbol of a state; whoever calls has looked whether two bytes are there. */
+INLINE uint8_t next_state(States *t, int lane, const uint32_t *table) {
+    const uint32_t v = t->s[lane], entry = table[v & 4095];
+    uint32_t w = (entry >> 20) * (v >> WIDEST) + (entry >> 8 & 4095);
+    uint16_t word;
+    memcpy(&word, t->in, 2);
+    const uint32_t more = w < 65536;
+    t->s[lane] = more ? w << 16 | word : w;
+    t->in += 2 * more;
+    return (uint8_t)entry;
+}
+
+/* The same near the end, where there may be no word; 0 if there had to be one. */
+static int last_state(States *t, int lane, const uint32_t *table, uint8_t *out) {
+    const uint32_t v = t->s[lane], entry = table[v & 4095];
+    uint32_t w = (entry >> 20) * (v >> WIDEST) + (entry >> 8 & 4095);
+    *out = (uint8_t)entry;
+    if (w < 65536) {
+        uint16_t word;
+        if (t->last - t->in < 2) return 0;
+        memcpy(&word, t->in, 2);
+        w = w << 16 | word;
+        t->in += 2;
+    }
+    t->s[lane] = w;
+    return 1;
+}
+
+/* Tiles are two streams, which are read at once; each must end with its last byte, as it began. */
+CLONES static void unans(const Job *j, int64_t begin, int64_t end) {
+    const uint32_t *table = (const uint32_t *)j->b[1];
+    const int64_t *offsets = (const int64_t *)j->b[2];
+    uint8_t *out = (uint8_t *)j->b[3], *bad = (uint8_t *)j->b[4];
+    States t[2];
+    int64_t left[2] = {0, 0}, done = 0;
+    const int64_t first = begin / LONG;
+    for (int k = 0; k < 2 && begin + k * LONG < end; k++) {
+        t[k].in = (const uint8_t *)j->b[0] + offsets[first + k];
+        t[k].last = (const uint8_t *)j->b[0] + offsets[first + k + 1];
+        left[k] = end - begin - k * LONG;
+        if (left[k] > LONG) left[k] = LONG;
+        bad[first + k] = t[k].last - t[k].in < 16;
+        if (bad[first + k]) return;
+        memcpy(t[k].s, t[k].in, 16);
+        t[k].in += 16;
+    }
+    for (; done + 4 <= left[1]; done += 4) {
+        if (t[0].last - t[0].in < 8 || t[1].last - t[1].in < 8) break;
+        for (int lane = 0; lane < 4; lane++) {
+            out[begin + done + lane] = next_state(t, lane, table);
+            out[begin + LONG + done + lane] = next_state(t + 1, lane, table);
+        }
+    }
+    for (int k = 0; k < 2 && left[k]; k++) {
+        uint8_t *to = out + begin + k * LONG;
+        int64_t i = done;
+        for (; i + 4 <= left[k] && t[k].last - t[k].in >= 8; i += 4)
+            for (int lane = 0; lane < 4; lane++) to[i + lane] = next_state(t + k, lane, table);
+        int good = 1;
+        for (; good && i < left[k]; i++) good = last_state(t + k, (int)(i & 3), table, to + i);
+        for (int lane = 0; lane < 4; lane++) good = good && t[k].s[lane] == 1 << 16;
+        bad[first + k] = !good || t[k].in != t[k].last;
+    }
+}
+
 /* --- Python --------------------------------------------------------------------------------- */
 
 static void work(const Job *j, int64_t begin, int64_t end) {
@@ -628,6 +728,8 @@ static void work(const Job *j, int64_t begin, int64_t end) {
     case UNHUFFMAN: unhuffman(j, begin, end); break;
     case WORDS: words(j, begin, end); break;
     case NORMALS: normals(j, begin, end); break;
+    case ANS: ans(j, begin, end); break;
+    case UNANS: unans(j, begin, end); break;
     }
 }
 
@@ -642,6 +744,7 @@ static int rising(const int64_t *offsets, int64_t count, int64_t length) {
 static int fits(const Job *j) {
     const int64_t n = j->n, *a = j->a, *len = j->bytes;
     const int64_t tiles = (n + j->tile - 1) / j->tile, streams = (n + STREAM - 1) / STREAM;
+    const int64_t longs = (n + LONG - 1) / LONG;
     switch (j->op) {
     case BINS: return len[0] == 4 * n && len[1] == tiles * 65536 * 4 && a[1] >= 0 && a[1] < 32;
     case BYTES: return len[0] == n && len[1] == tiles * 256 * 4;
@@ -670,6 +773,13 @@ static int fits(const Job *j) {
                rising((const int64_t *)j->b[2], streams, len[0]);
     case WORDS:
     case NORMALS: return len[0] == 4 * n;
+    case ANS:
+        return len[0] == n && len[1] == 1024 && len[2] == longs * (16 + 2 * LONG) &&
+               len[3] == 4 * longs && j->tile % LONG == 0;
+    case UNANS:
+        return len[1] == 4 << WIDEST && len[2] == 8 * (longs + 1) && len[3] == n &&
+               len[4] == longs && j->tile == 2 * LONG &&
+               rising((const int64_t *)j->b[2], longs, len[0]);
     }
     return 0;
 }
@@ -682,7 +792,7 @@ static void free_job(PyObject *capsule) {
 }
 
 /* The first buffer that each operation writes; those before are read. */
-static const int WRITES[OPERATIONS] = {1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 0, 0};
+static const int WRITES[OPERATIONS] = {1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 0, 0, 2, 3};
 
 /* prepare(op, n, tile, buffers, numbers) -> job; numbers beyond 2^63 wrap around */
 static PyObject *prepare(PyObject *self, PyObject *args) {

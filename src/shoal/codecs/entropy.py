@@ -3,17 +3,18 @@
 raw        packed into the bits of the largest symbol: never more than that and two bytes
 constant   one symbol
 huffman    canonical codes of at most 12 bits
+ans        asymmetric numeral systems, where they save a fiftieth over Huffman codes, or more
 runs       for one frequent symbol: the gaps between all others, and these by themselves
-zstd       Zstandard (which has matches and finite-state entropy coding), where it is asked for
+zstd       Zstandard (which has matches), where it is asked for
 """
 
 import numpy as np
 
-from shoal.codecs import huffman, native
+from shoal.codecs import ans, huffman, native
 from shoal.codecs.portable import Array
 from shoal.errors import MissingExtra, ModelError
 
-RAW, CONSTANT, HUFFMAN, RUNS, ZSTD = range(5)
+RAW, CONSTANT, HUFFMAN, RUNS, ZSTD, ANS = range(6)
 OFTEN = 0.7  # share of the most frequent symbol from which on runs are tried
 SAMPLE = 1 << 16  # bytes that Zstandard is tried on
 LEVEL = 3
@@ -38,7 +39,11 @@ def encode(symbols: Array, *, zstd: bool = False, runs: bool = True) -> Array:
     raw = -(-symbols.size * bits // 8) + 2
     lengths = huffman.lengths(counts)
     found = []
-    if int(counts @ lengths.astype(np.int64)) // 8 < raw:
+    simple = int(counts @ lengths.astype(np.int64)) // 8
+    frequencies = ans.frequencies(counts)
+    if ans.estimate(counts, frequencies) < min(raw, simple - simple // 50):
+        found.append(_method(ANS, ans.encode(symbols, frequencies)))
+    elif simple < raw:
         found.append(_method(HUFFMAN, huffman.encode(symbols, lengths)))
     if runs and counts.max() >= OFTEN * symbols.size:
         found.append(_runs(symbols, int(counts.argmax())))
@@ -66,6 +71,8 @@ def decode(data: Array, size: int, *, runs: bool = True) -> Array:
             return native.unpack(rest[1:], size, int(rest[0]), 0, 0, np.uint8)
     elif method == HUFFMAN and size:
         return huffman.decode(rest, size)
+    elif method == ANS and size:
+        return ans.decode(rest, size)
     elif method == RUNS and runs:
         return _from_runs(rest, size)
     elif method == ZSTD:

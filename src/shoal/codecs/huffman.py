@@ -27,14 +27,21 @@ def lengths(counts: Array) -> Array:
 
 
 def _lengths(weights: Array) -> Array:
-    out = np.zeros(256, np.uint8)
-    heap = [(int(weights[s]), int(s), [int(s)]) for s in np.flatnonzero(weights)]
+    heap = [(int(weights[s]), int(s), int(s)) for s in np.flatnonzero(weights)]
     heapq.heapify(heap)
+    parent, node = [0] * 512, 256
     while len(heap) > 1:
         a, _, left = heapq.heappop(heap)
-        b, tie, right = heapq.heappop(heap)
-        out[left + right] += 1
-        heapq.heappush(heap, (a + b, tie, left + right))
+        b, tie, right = heap[0]
+        parent[left] = parent[right] = node
+        heapq.heapreplace(heap, (a + b, tie, node))
+        node += 1
+    depth = [0] * node
+    for at in range(node - 2, 255, -1):  # every node after its parent
+        depth[at] = depth[parent[at]] + 1
+    out = np.zeros(256, np.uint8)
+    for symbol in np.flatnonzero(weights).tolist():
+        out[symbol] = depth[parent[symbol]] + 1
     return out
 
 
@@ -78,12 +85,15 @@ def decode(data: Array, size: int) -> Array:
 
 def _codes(sizes: Array) -> Array:
     """Codes with their first bit lowest, and lengths << 16: uint32, shape (256,)."""
-    out, code, before = np.zeros(256, np.uint32), 0, 0
-    for symbol in sorted(np.flatnonzero(sizes).tolist(), key=lambda s: (sizes[s], s)):
-        bits = int(sizes[symbol])
-        code <<= bits - before
-        out[symbol] = int(f"{code:0{bits}b}"[::-1], 2) | bits << 16
-        code, before = code + 1, bits
+    used = np.flatnonzero(sizes)
+    order = used[np.argsort(sizes[used], kind="stable")]
+    bits = sizes[order].astype(np.int64)
+    steps = np.int64(1) << (WIDEST - bits)
+    plain = (np.cumsum(steps) - steps).astype(np.uint32)  # first bit highest, of 12
+    turned, out = np.zeros_like(plain), np.zeros(256, np.uint32)
+    for at in range(WIDEST):
+        turned |= (plain >> at & 1) << (WIDEST - 1 - at)
+    out[order] = turned | bits.astype(np.uint32) << 16
     return out
 
 

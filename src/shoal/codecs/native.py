@@ -10,7 +10,7 @@ import numpy as np
 
 from shoal import kernels
 from shoal.codecs import portable
-from shoal.codecs.portable import STREAM, Array
+from shoal.codecs.portable import LONG, STREAM, Array
 from shoal.kernels import threads
 
 try:
@@ -18,13 +18,14 @@ try:
 except ImportError as error:
     MISSING = f"the compiled module is not there ({error})"
 else:
-    old = getattr(_codecs, "VERSION", None) != 1
+    old = getattr(_codecs, "VERSION", None) != 2
     MISSING = "the compiled module is of another version: install again" if old else ""
 
 BACKEND = kernels.choose(os.environ.get("SHOAL_KERNELS", ""), MISSING)
 (
     BINS, BYTES, TAKE, QUANTIZE, PACK, UNPACK, ASSIGN, SIZES, HUFFMAN, UNHUFFMAN, WORDS, NORMALS,
-) = range(12)  # fmt: skip
+    ANS, UNANS,
+) = range(14)  # fmt: skip
 TILE = 1 << 16
 SMALL = 1 << 10  # values for which NumPy is as fast
 
@@ -153,6 +154,29 @@ def decode_streams(data: Array, offsets: Array, table: Array, size: int) -> tupl
     out, bad = np.empty(size, np.uint8), np.empty(-(-size // STREAM), np.uint8)
     given = (_plain(data, np.uint8), _plain(table, np.uint16), _plain(offsets, np.int64))
     _run(UNHUFFMAN, size, 4 * STREAM, (*given, out, bad), ())
+    return out, not bad.any()
+
+
+def encode_states(symbols: Array, table: Array) -> tuple[Array, Array]:
+    """Streams of ANS; as `portable.encode_states`."""
+    if BACKEND == "numpy":
+        return portable.encode_states(symbols, table)
+    given, entries = _plain(symbols, np.uint8), _plain(table, np.uint32)
+    sizes = np.empty(-(-symbols.size // LONG), np.uint32)
+    rows = np.empty((sizes.size, 16 + 2 * LONG), np.uint8)
+    _run(ANS, symbols.size, LONG, (given, entries, rows, sizes), ())
+    parts = [row[row.size - n :] for row, n in zip(rows, sizes.tolist(), strict=True)]
+    return sizes.astype(np.uint16), np.concatenate(parts)
+
+
+def decode_states(data: Array, offsets: Array, table: Array, size: int) -> tuple[Array, bool]:
+    """Symbols of streams of ANS; as `portable.decode_states`."""
+    if BACKEND == "numpy":
+        return portable.decode_states(data, offsets, table, size)
+    out, bad = np.empty(size, np.uint8), np.empty(-(-size // LONG), np.uint8)
+    given = (_plain(data, np.uint8), _plain(table, np.uint32), _plain(offsets, np.int64))
+    bad[:] = 1
+    _run(UNANS, size, 2 * LONG, (*given, out, bad), ())
     return out, not bad.any()
 
 

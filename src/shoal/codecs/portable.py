@@ -14,6 +14,7 @@ from shoal.codecs.normal import quantiles
 Array = NDArray[Any]
 STREAM = 16384  # symbols of a Huffman stream
 WIDEST = 12  # bits of the longest Huffman code
+LONG = 32768  # symbols of a stream of ANS
 LANES = 16
 LARGEST, EUCLIDEAN, AVERAGE = range(3)
 _MULTIPLIERS, _WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
@@ -233,3 +234,70 @@ def decode_streams(data: Array, offsets: Array, table: Array, size: int) -> tupl
         out[:, step] = entry & 0xFF
         bit += np.where(active, entry >> 8, 0)
     return out.reshape(-1)[:size], bool((-(-bit // 8) == end - begin).all())
+
+
+def encode_states(symbols: Array, table: Array) -> tuple[Array, Array]:
+    """Streams of ANS of LONG symbols each: four states of 32 bits take turns, with words of 16.
+
+    Args:
+        symbols: uint8, shape (n,), none of frequency 0.
+        table: uint32, shape (256,): the frequency in 4096 << 16, and the sum of those before it.
+
+    Returns:
+        The bytes of each stream, uint16, and all streams one after the other, uint8.
+    """
+    count = -(-symbols.size // LONG)
+    left = np.minimum(LONG, symbols.size - np.arange(count) * LONG)
+    padded = np.zeros(count * LONG, np.uint8)
+    padded[: symbols.size] = symbols
+    rows = padded.reshape(count, LONG)
+    states = np.full((count, 4), 1 << 16, np.int64)
+    words, used = np.zeros((count, LONG), np.uint16), np.zeros((count, LONG), bool)
+    for step in range(min(symbols.size, LONG) - 1, -1, -1):
+        active = step < left
+        entry = table[rows[:, step]].astype(np.int64)
+        f, v = np.maximum(entry >> 16, 1), states[:, step % 4]
+        full = active & (v >> 20 >= f)
+        words[:, step], used[:, step] = v & 0xFFFF, full
+        v = np.where(full, v >> 16, v)
+        after = (v // f << WIDEST) + v % f + (entry & 0xFFFF)
+        states[:, step % 4] = np.where(active, after, states[:, step % 4])
+    parts = [
+        np.concatenate([s.astype("<u4").view(np.uint8), w[u].astype("<u2").view(np.uint8)])
+        for s, w, u in zip(states, words, used, strict=True)
+    ]
+    sizes = np.array([part.size for part in parts], np.uint16)
+    return sizes, np.concatenate([np.empty(0, np.uint8), *parts])
+
+
+def decode_states(data: Array, offsets: Array, table: Array, size: int) -> tuple[Array, bool]:
+    """The symbols, and whether every stream ended with its last byte, as it began.
+
+    Args:
+        data: uint8, all streams.
+        offsets: int64, where each begins and the last ends.
+        table: uint32, shape (4096,): frequency << 20, place in it << 8, symbol.
+        size: number of symbols.
+    """
+    count = -(-size // LONG)
+    out = np.zeros((count, LONG), np.uint8)
+    if (offsets[1:] - offsets[:-1] < 16).any():
+        return out.reshape(-1)[:size], False
+    left = np.minimum(LONG, size - np.arange(count) * LONG)
+    heads = [data[at : at + 16].copy().view("<u4") for at in offsets[:-1].tolist()]
+    states = np.stack(heads).astype(np.int64)
+    at, end, good = offsets[:-1] + 16, offsets[1:], np.ones(count, bool)
+    padded = np.concatenate([data, np.zeros(2, np.uint8)]).astype(np.int64)
+    for step in range(min(size, LONG)):
+        active, v = step < left, states[:, step % 4]
+        entry = table[v & 4095].astype(np.int64)
+        out[:, step] = entry & 0xFF
+        after = (entry >> 20) * (v >> WIDEST) + (entry >> 8 & 4095)
+        more = active & (after < 65536)
+        good &= ~more | (end - at >= 2)
+        where = np.minimum(at, data.size)
+        after = np.where(more, after << 16 | padded[where] | padded[where + 1] << 8, after)
+        at = at + 2 * more
+        states[:, step % 4] = np.where(active, after & 0xFFFFFFFF, v)
+    whole = good & (at == end) & (states == 1 << 16).all(axis=1)
+    return out.reshape(-1)[:size], bool(whole.all())

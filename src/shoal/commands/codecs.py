@@ -18,9 +18,14 @@ from shoal.tensors import Layout, Tensors
 from shoal.transforms import (
     LSH,
     QSGD,
+    CountSketch,
     Entropy,
+    FedZip,
+    Ferret,
+    FixedPoint,
     Half,
     KMeansCodebook,
+    LGreCo,
     PerTensor,
     PowerSGD,
     Quantize,
@@ -51,6 +56,11 @@ CODECS: dict[str, Transform[Any]] = {
     "chain(TopK(0.001), Quantize(8), Entropy())": chain(TopK(0.001), Quantize(8), Entropy()),
     "PowerSGD(2)": PowerSGD(2),
     "LSH(8, 1)": LSH(8, 1),
+    "FedZip(0.01)": FedZip(0.01),
+    "LGreCo((TopK(0.001), TopK(0.01), TopK(0.1)))": LGreCo((TopK(0.001), TopK(0.01), TopK(0.1))),
+    "Ferret(16)": Ferret(16),
+    "FixedPoint(1.0)": FixedPoint(1.0),
+    "CountSketch(1000)": CountSketch(1000),
 }
 
 

@@ -7,6 +7,7 @@ from shoal.transforms.accumulate import Accumulate
 from shoal.transforms.adagrad import Adagrad
 from shoal.transforms.adam import Adam
 from shoal.transforms.clip import Clip
+from shoal.transforms.count_sketch import CountSketch
 from shoal.transforms.dgc import DGC
 from shoal.transforms.econtrol import EControl
 from shoal.transforms.ef21 import EF21
@@ -61,6 +62,7 @@ TRANSFORMS: dict[str, type[Transform[Any]]] = {
     "Ferret": Ferret,
     "Homomorphic": Homomorphic,
     "FixedPoint": FixedPoint,
+    "CountSketch": CountSketch,
     "Accumulate": Accumulate,
     "On": On,
 }
@@ -75,6 +77,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "Clip",
+    "CountSketch",
     "EControl",
     "Entropy",
     "ErrorFeedback",

@@ -31,7 +31,7 @@ class DGC:
     """Sparse uploads with momentum at the client; the server only averages: no momentum there.
 
     Attributes:
-        fraction: of each matrix's values to send in the end, in (0, 1].
+        fraction: of each matrix's values to send in the end; one waits 1 / fraction rounds or so.
         momentum: m, in [0, 1).
         nesterov: look ahead: u <- m (u + g), v <- v + u + g.
         clip, clients: largest norm of a client's values is clip / sqrt(clients); None for any.

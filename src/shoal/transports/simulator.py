@@ -6,16 +6,17 @@ time go to updates before timers, then in order of insertion.
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shoal import exchange as ex
-from shoal import wire
+from shoal import packing
 from shoal.client import ClientState, fresh
-from shoal.cohort import Cohorts, Waiting
+from shoal.cohort import Answer, Cohorts, Waiting
 from shoal.core import Algorithm, Examples
 from shoal.crowd import DAY, Crowd
+from shoal.errors import ProtocolError
 from shoal.messages import Metrics, Payload, Task
 from shoal.node import Node
 from shoal.plain import Store, decode, encode
@@ -106,7 +107,7 @@ class Simulator:
         begin: whether the run begins by itself; a relay's begins with its parent's task.
         crowd: the node's, whose clients neither join nor leave; a task of one that is away begins
             when it is back, and fails when it goes.
-        size: bytes of a payload's tensors on the wire.
+        size: bytes of a payload on the wire.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Simulator:
         store: ClientStore | None = None,
         begin: bool = True,
         crowd: Crowd | None = None,
-        size: Callable[[Tensors], int] = wire.size,
+        size: Callable[[Payload], int] = packing.size,
     ) -> None:
         self.crowd, self._size = crowd, size
         self.algorithm, self.clients, self.world, self.seed = algorithm, clients, world, seed
@@ -197,8 +198,9 @@ class Simulator:
         self.evaluate = profile.timed("evaluation", self.evaluate)
 
     def close(self) -> None:
-        """Let go of the client store."""
+        """Let go of the client store, and of the clients' data: nothing more can be trained."""
         self.store.close()
+        self._answer = _closed  # which referred to the simulator
 
     def _assign(self, task: Task, model: Tensors, nbytes: int) -> None:
         world, client = self.world, task.client
@@ -228,7 +230,7 @@ class Simulator:
         client = waiting.task.client
         payload, state = self._answer(waiting, self._pending.values())
         self._trained_states[client] = state
-        nbytes = self._size(payload.tensors)
+        nbytes = self._size(payload)
         answer: ex.Push | ex.Fail = ex.Push(task_id, client, payload, nbytes)
         seconds = self.world.upload_seconds(self.seed, client, nbytes)
         if self.crowd is not None:
@@ -331,3 +333,7 @@ class Simulator:
         self._trained_states = dict(trained)
         for client, state in kept.items():
             self.store.put(client, state)
+
+
+def _closed(due: Waiting, others: Collection[Waiting]) -> Answer:
+    raise ProtocolError("the simulator is closed")

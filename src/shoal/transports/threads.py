@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from shoal import exchange as ex
-from shoal import wire
+from shoal import packing
 from shoal.client import ClientState, fresh, work
 from shoal.core import Algorithm
 from shoal.errors import ShoalError
@@ -150,7 +150,7 @@ class Threads:
             return ex.Fail(task.id, client, "cancelled")
         with self._lock:
             self.store.put(client, state)
-        return ex.Push(task.id, client, payload, wire.size(payload.tensors))
+        return ex.Push(task.id, client, payload, packing.size(payload))
 
     def _dropped(self, task: Task) -> bool:
         with self._lock:

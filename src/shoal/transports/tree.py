@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from shoal import exchange as ex
-from shoal import snapshot, wire
+from shoal import packing, snapshot
 from shoal.messages import Metrics
 from shoal.node import Node
 from shoal.plain import Store, decode, encode
@@ -102,7 +102,7 @@ class Tree:
             return
         for effect in node.handle(given, simulator.now):
             if isinstance(effect, ex.Deliver):
-                nbytes = wire.size(effect.payload.tensors)
+                nbytes = packing.size(effect.payload)
                 seconds = self.world.upload_seconds(self.seed, name, nbytes)
                 answer = ex.Push(effect.task.id, name, effect.payload, nbytes)
                 self._push(simulator.now + seconds, answer)
