@@ -46,7 +46,7 @@ setup(
         Extension(
             "shoal.trainers._native",
             [TRAINERS + "_native.c"],
-            depends=[TRAINERS + "_dense.h"],
+            depends=[TRAINERS + name for name in ("_dense.h", "_conv.h", "_stages.h")],
             extra_compile_args=["-ffp-contract=fast"],  # training need not match NumPy's bits
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             py_limited_api=True,

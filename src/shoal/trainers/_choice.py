@@ -26,7 +26,11 @@ from shoal.seeds import rng
 from shoal.trainers._replica import Replica
 
 SAMPLE, STEPS = 8, 2  # clients and steps of a measurement
-GAINS = {"threads": 1.1, "vmap": 1.3}  # at least so many times faster than one by one
+GAINS = {
+    "native": 1.1,
+    "threads": 1.1,
+    "vmap": 1.3,
+}  # at least so many times faster than one by one
 FILE = "backends.json"
 Train = Callable[[Sequence[Job]], list[Any]]
 

@@ -44,7 +44,11 @@ class Cohorts:
     def train(self, trainer: SGD, replica: Replica, jobs: Sequence[Job]) -> Results:
         """Train the jobs in the way that is chosen."""
         if self._choice is None:
-            if len(jobs) == 1 and trainer.backend == "auto" and _no_native(trainer, replica):
+            if (
+                len(jobs) == 1
+                and trainer.backend == "auto"
+                and not _surely_native(trainer, replica, jobs)
+            ):
                 return [trainer.train(*jobs[0])]  # what a cohort gains cannot be measured by one
             self._choice = self._chosen(trainer, replica, jobs)
         _check(replica, [job.model for job in jobs])
@@ -63,7 +67,7 @@ class Cohorts:
 
     def _native(self, trainer: SGD, replica: Replica, jobs: Sequence[Job]) -> Results:
         if self._net is None:
-            found = _structure.dense_net(replica, trainer.loss)
+            found = _net(trainer, replica, jobs)
             assert isinstance(found, _dense.Net)
             self._net = found
         clip, decay = trainer.clip or 0.0, trainer.weight_decay
@@ -75,13 +79,12 @@ class Cohorts:
         asked, name = trainer.backend, type(replica.module).__name__
         if asked == "sequential":
             return Choice("sequential", "as asked")
-        dense = _no_native(trainer, replica)
-        if not dense and asked in ("auto", "native"):
-            return Choice("native", "dense layers")
         if asked == "auto":
+            if _surely_native(trainer, replica, jobs):
+                return Choice("native", "dense layers")
             return self._best(trainer, replica, jobs)
         if asked == "native":
-            problem = dense
+            problem = _no_native(trainer, replica, jobs)
         elif asked == "vmap":
             problem = self._no_vmap(trainer, replica, jobs)
         else:
@@ -93,10 +96,12 @@ class Cohorts:
 
     def _best(self, trainer: SGD, replica: Replica, jobs: Sequence[Job]) -> Choice:
         settings = f"{trainer.loss} {trainer.batch} {trainer.rule!r} {trainer.threads}"
+        settings += f" {_dense.VERSION} {_dense.MISSING}"
         at, name = _choice.key(replica, settings), type(replica.module).__name__
         choice = _choice.remembered(at)
         if choice is None:
             problems = {
+                "native": _no_native(trainer, replica, jobs),
                 "threads": _no_threads(replica, jobs),
                 "vmap": self._no_vmap(trainer, replica, jobs),
             }
@@ -114,11 +119,22 @@ class Cohorts:
         )
 
 
-def _no_native(trainer: SGD, replica: Replica) -> str:
+def _net(trainer: SGD, replica: Replica, jobs: Sequence[Job]) -> _dense.Net | str:
+    """The network for compiled steps, or why there is none."""
     if not _dense.known(trainer.rule):
         return f"compiled steps do not know the rule {type(trainer.rule).__name__}"
-    found = _structure.dense_net(replica, trainer.loss)
+    return _structure.compiled_net(replica, trainer.loss, jobs[0].data.x.shape[1:])
+
+
+def _no_native(trainer: SGD, replica: Replica, jobs: Sequence[Job]) -> str:
+    found = _net(trainer, replica, jobs)
     return found if isinstance(found, str) else ""
+
+
+def _surely_native(trainer: SGD, replica: Replica, jobs: Sequence[Job]) -> bool:
+    """Whether compiled steps are fastest on any CPU; with convolutions, it must be measured."""
+    found = _net(trainer, replica, jobs)
+    return isinstance(found, _dense.Net) and not found.convs
 
 
 def _no_threads(replica: Replica, jobs: Sequence[Job]) -> str:

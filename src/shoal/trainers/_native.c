@@ -1,4 +1,5 @@
-/* Whole local rounds on dense networks: one call trains a cohort, one task after another.
+/* Whole local rounds on dense networks, or on convolutions in front of one: one call trains a cohort,
+ * one task after another.
  *
  * A job is a list of tasks. Threads call `run` on the same job, without the GIL, and take the next
  * task until none is left; a task is trained by one thread, its weights in that core's own cache,
@@ -14,13 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION 1
+#define VERSION 2
 #define JOB "shoal.trainers.job"
 #define MOST_LAYERS 16
 #define PAD 16 /* floats: rows are padded to whole vectors of the widest kind */
 #define LARGEST (1 << 27) /* values of a network or of a batch: below what an int counts */
 #define INLINE static inline __attribute__((always_inline))
 #define VIEWS 6
+/* The address is computed once, not anew for each vector that lies behind it. */
+#define OPAQUE(p) __asm__("" : "+r"(p))
 
 enum { RELU, TANH, SIGMOID };
 
@@ -29,13 +32,21 @@ typedef struct {
     int rows, ld;     /* of the weights as they are kept */
     int weight, bias; /* where they begin */
     int biased;
+    int turned; /* kept as (in, out) */
 } Layer;
 
+static int padded(int n) { return (n + PAD - 1) / PAD * PAD; }
+
+#include "_stages.h"
+
 typedef struct {
-    int layers, activation, values, padded, widest;
+    int layers, convs, activation, values, padded, widest;
+    int inputs; /* values of an example */
+    int panels; /* values of all convolutions' turned weights */
     int width[MOST_LAYERS + 1];
     float clip, decay, momentum;
     Layer layer[MOST_LAYERS];
+    Conv conv[MOST_CONVS];
 } Net;
 
 typedef struct {
@@ -52,6 +63,10 @@ typedef struct {
 typedef struct {
     float *local, *base, *extra, *grad, *velocity; /* padded, as the net is */
     float *packed, *flipped, *dz, *next, *value[MOST_LAYERS];
+    /* Of convolutions: turned weights, all examples' inputs and places of the largest, the last's
+     * outputs; then of one example: rows before pooling, patches, gradients, and their lists. */
+    float *panels, *image[MOST_CONVS], *features, *rows, *patches, *dimage[2], *what;
+    int32_t *which[MOST_CONVS], *where, *count;
 } Space;
 
 typedef struct {
@@ -65,8 +80,6 @@ typedef struct {
     _Atomic int64_t next;
     _Atomic int failed; /* no memory */
 } Job;
-
-static int padded(int n) { return (n + PAD - 1) / PAD * PAD; }
 
 static void pack_rows(const float *x, int in, const int64_t *rows, int m, float *to) {
     for (int at = 0; at < in; at += PAD) {
@@ -147,7 +160,42 @@ static double cross_entropy(const float *z, float *dz, const int64_t *y, const i
     case 8: call(8); break; \
     case 9: call(9); break; \
     default: call(10); break;
+#define PX 14
+#define MORE_PIXELS(call) \
+    case 7: call(7); break; \
+    case 8: call(8); break; \
+    case 9: call(9); break; \
+    case 10: call(10); break; \
+    case 11: call(11); break; \
+    case 12: call(12); break; \
+    case 13: call(13); break; \
+    default: call(14); break;
+#define SEG 24
+#define MORE_SEGMENTS(call) \
+    case 9: call(9); break; \
+    case 10: call(10); break; \
+    case 11: call(11); break; \
+    case 12: call(12); break; \
+    case 13: call(13); break; \
+    case 14: call(14); break; \
+    case 15: call(15); break; \
+    case 16: call(16); break; \
+    case 17: call(17); break; \
+    case 18: call(18); break; \
+    case 19: call(19); break; \
+    case 20: call(20); break; \
+    case 21: call(21); break; \
+    case 22: call(22); break; \
+    case 23: call(23); break; \
+    default: call(24); break;
+#define JR 8
+#define MORE_JROWS(call) \
+    case 5: call(5); break; \
+    case 6: call(6); break; \
+    case 7: call(7); break; \
+    default: call(8); break;
 #include "_dense.h"
+#include "_conv.h"
 #undef NAME
 #undef LANES
 #undef RU
@@ -155,6 +203,12 @@ static double cross_entropy(const float *z, float *dz, const int64_t *y, const i
 #undef DJ
 #undef ONES
 #undef MORE_ROWS
+#undef PX
+#undef MORE_PIXELS
+#undef SEG
+#undef MORE_SEGMENTS
+#undef JR
+#undef MORE_JROWS
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v3")
@@ -165,7 +219,14 @@ static double cross_entropy(const float *z, float *dz, const int64_t *y, const i
 #define DJ 4
 #define ONES 1, 1, 1, 1, 1
 #define MORE_ROWS(call)
+#define PX 6
+#define MORE_PIXELS(call)
+#define SEG 8
+#define MORE_SEGMENTS(call)
+#define JR 4
+#define MORE_JROWS(call)
 #include "_dense.h"
+#include "_conv.h"
 #undef NAME
 #undef LANES
 #pragma GCC pop_options
@@ -175,27 +236,65 @@ static double cross_entropy(const float *z, float *dz, const int64_t *y, const i
 #define DJ 4
 #define ONES 1, 1, 1, 1, 1
 #define MORE_ROWS(call)
+#define PX 6
+#define MORE_PIXELS(call)
+#define SEG 8
+#define MORE_SEGMENTS(call)
+#define JR 4
+#define MORE_JROWS(call)
 #endif
 #define NAME(x) x##_any
 #define LANES 4
 #include "_dense.h"
+#include "_conv.h"
 
 typedef double (*Batch)(const Net *, const Task *, Space *, const int64_t *, int, int);
 
-static Batch fastest(void) {
+static Batch fastest(const Net *net) {
 #ifdef SEVERAL
-    if (__builtin_cpu_supports("x86-64-v4")) return batch_v4;
-    if (__builtin_cpu_supports("x86-64-v3")) return batch_v3;
+    if (__builtin_cpu_supports("x86-64-v4")) return net->convs ? conv_batch_v4 : batch_v4;
+    if (__builtin_cpu_supports("x86-64-v3")) return net->convs ? conv_batch_v3 : batch_v3;
 #endif
-    return batch_any;
+    return net->convs ? conv_batch_any : batch_any;
+}
+
+/* The first dense layer behind convolutions takes (pixel, channel), in the framework (channel, pixel).
+ * Here from there, some channels at a time. */
+static void features(const Conv *last, const Layer *y, const float *flat, float *to) {
+    const int pixels = conv_pixels(last);
+    for (int j = 0; j < y->out; j++, flat += y->in, to += y->ld)
+        for (int at = 0; at < last->out; at += PAD) {
+            const int end = at + PAD < last->out ? at + PAD : last->out;
+            for (int p = 0; p < pixels; p++)
+                for (int c = at; c < end; c++)
+                    to[(ptrdiff_t)p * last->ld + c] = flat[(ptrdiff_t)c * pixels + p];
+        }
+}
+
+/* And back, less the base. */
+static void less_features(const Conv *last, const Layer *y, const float *from, const float *base,
+                          float *delta) {
+    const int pixels = conv_pixels(last);
+    for (int j = 0; j < y->out; j++, base += y->in, delta += y->in, from += y->ld)
+        for (int at = 0; at < last->out; at += PAD) {
+            const int end = at + PAD < last->out ? at + PAD : last->out;
+            for (int p = 0; p < pixels; p++)
+                for (int c = at; c < end; c++) {
+                    const ptrdiff_t to = (ptrdiff_t)c * pixels + p;
+                    delta[to] = from[(ptrdiff_t)p * last->ld + c] - base[to];
+                }
+        }
 }
 
 /* From the framework's flat order to the padded one. */
 static void spread(const Net *net, const float *flat, float *to) {
+    for (int l = 0; l < net->convs; l++) flat = conv_spread(&net->conv[l], flat, to);
     for (int l = 0; l < net->layers; l++) {
         const Layer *y = &net->layer[l];
         float *weights = to + y->weight;
-        if (l) {
+        if (!l && net->convs) {
+            features(&net->conv[net->convs - 1], y, flat, weights);
+        } else if (!y->turned) {
             for (int j = 0; j < y->out; j++)
                 memcpy(weights + (ptrdiff_t)j * y->ld, flat + (ptrdiff_t)j * y->in,
                        4 * (size_t)y->in);
@@ -218,11 +317,14 @@ static void spread(const Net *net, const float *flat, float *to) {
 
 /* And back, less the base. */
 static void gather(const Net *net, const float *from, const float *base, float *delta) {
+    for (int l = 0; l < net->convs; l++) conv_gather(&net->conv[l], from, &base, &delta);
     for (int l = 0; l < net->layers; l++) {
         const Layer *y = &net->layer[l];
         const float *weights = from + y->weight, *bias = from + y->bias;
-        const ptrdiff_t down = l ? 1 : y->ld, along = l ? y->ld : 1; /* of the inputs, the outputs */
-        for (int at = 0; at < y->in; at += PAD) {
+        /* of the inputs, the outputs */
+        const ptrdiff_t down = y->turned ? y->ld : 1, along = y->turned ? 1 : y->ld;
+        if (!l && net->convs) less_features(&net->conv[net->convs - 1], y, weights, base, delta);
+        else for (int at = 0; at < y->in; at += PAD) {
             const int some = y->in - at < PAD ? y->in - at : PAD;
             for (int j = 0; j < y->out; j++) {
                 const float *value = weights + at * down + j * along;
@@ -266,17 +368,49 @@ static void train(const Net *net, Task *task, Space *s, Batch batch) {
     gather(net, s->local, task->base, task->delta);
 }
 
+/* Lays out what convolutions need behind a place in memory (NULL to count alone); how much that is. */
+static size_t conv_space(const Net *net, Space *s, int m, float *at) {
+    if (!net->convs) return 0;
+    size_t image = 0, rows = 0, list = 0, widest = 0, all = 0;
+    for (int l = 0; l < net->convs; l++) {
+        const Conv *g = &net->conv[l];
+        const size_t each = (size_t)m * (size_t)conv_image(g);
+        const size_t which = (size_t)m * (size_t)(conv_pixels(g) * g->ld);
+        const size_t row = (size_t)(g->pool * g->pw * g->pool * g->ld);
+        const size_t pixels = (size_t)(conv_pixels(g) * g->ld);
+        if (at) s->image[l] = at + all, s->which[l] = (int32_t *)(at + all + each);
+        all += each + which;
+        if (l && (size_t)conv_image(g) > image) image = (size_t)conv_image(g);
+        rows = row > rows ? row : rows;
+        list = pixels > list ? pixels : list;
+        widest = (size_t)g->ld > widest ? (size_t)g->ld : widest;
+    }
+    const Conv *g = net->conv;
+    const size_t patches = (size_t)(g->ph * g->pool) * (size_t)g->w * (size_t)g->row;
+    const size_t parts[] = {(size_t)net->panels, (size_t)m * (size_t)net->layer[0].ld, rows, patches,
+                            image, image, list, list, widest};
+    float *place[9];
+    for (int i = 0; i < 9; all += parts[i++]) place[i] = at ? at + all : NULL;
+    s->panels = place[0], s->features = place[1], s->rows = place[2], s->patches = place[3];
+    s->dimage[0] = place[4], s->dimage[1] = place[5], s->what = place[6];
+    s->where = (int32_t *)place[7], s->count = (int32_t *)place[8];
+    return all;
+}
+
 static float *space(Space *s, const Job *job) {
     const Net *net = &job->net;
     const int m = job->largest;
     const size_t whole = (size_t)net->padded, side = (size_t)m * (size_t)net->widest;
-    const int needed[] = {1, job->proximal, job->corrected, job->general, net->momentum != 0};
+    const int needed[] = {1, job->proximal, job->corrected, job->general || net->convs,
+                          net->momentum != 0};
     int parts = 0;
     for (int i = 0; i < 5; i++) parts += needed[i];
-    const size_t packed = (size_t)padded(m) * (size_t)padded(net->width[0]);
-    const size_t flipped = (size_t)padded(m) * (size_t)net->widest;
+    const int turned = net->layer[0].turned;
+    const size_t packed = turned ? (size_t)padded(m) * (size_t)padded(net->width[0]) : 0;
+    const size_t flipped = turned ? (size_t)padded(m) * (size_t)net->widest : 0;
     size_t total = (size_t)parts * whole + packed + flipped + 2 * side + PAD;
     for (int l = 0; l < net->layers; l++) total += (size_t)m * (size_t)net->layer[l].pad;
+    total += conv_space(net, s, m, NULL);
     float *memory = calloc(total, 4), *at = memory;
     if (!memory) return NULL;
     at = (float *)(((uintptr_t)at + 63) & ~(uintptr_t)63);
@@ -291,6 +425,7 @@ static float *space(Space *s, const Job *job) {
     s->next = at, at += side;
     for (int l = 0; l < net->layers; l++, at += (size_t)m * (size_t)net->layer[l - 1].pad)
         s->value[l] = at;
+    conv_space(net, s, m, at);
     return memory;
 }
 
@@ -303,10 +438,34 @@ static void release(PyObject *capsule) {
     free(job);
 }
 
-static int layout(Net *net, PyObject *widths, PyObject *biased) {
+/* Each convolution is a tuple (in, out, kernel, border, pool, biased). */
+static int stages(Net *net, PyObject *convs, int height, int width, int64_t *values, int64_t *at) {
+    const Py_ssize_t count = PyTuple_Size(convs);
+    int64_t panels = 0;
+    if (count > MOST_CONVS) return 0;
+    for (; net->convs < count; net->convs++) {
+        Conv *g = &net->conv[net->convs];
+        PyObject *fields = PyTuple_GetItem(convs, net->convs);
+        if (!PyTuple_Check(fields) || !PyArg_ParseTuple(fields, "iiiiip", &g->in, &g->out, &g->kernel,
+                                                        &g->border, &g->pool, &g->biased))
+            return 0;
+        if (net->convs ? g->in != g[-1].out : height < 1 || width < 1) return 0;
+        if (!net->convs) net->inputs = g->in * height * width;
+        if (!conv_layout(g, height, width, !net->convs, at, &panels)) return 0;
+        height = g->ph, width = g->pw;
+        *values += (int64_t)g->in * g->out * g->kernel * g->kernel + (g->biased ? g->out : 0);
+    }
+    net->panels = (int)panels;
+    return 1;
+}
+
+static int layout(Net *net, PyObject *widths, PyObject *biased, PyObject *convs, int height,
+                  int width) {
     const Py_ssize_t count = PyTuple_Size(widths);
     if (count < 2 || count > MOST_LAYERS + 1 || PyTuple_Size(biased) != count - 1) return 0;
     int64_t values = 0, at = 0;
+    if (!stages(net, convs, height, width, &values, &at)) return 0;
+    const Conv *last = net->convs ? &net->conv[net->convs - 1] : NULL;
     net->layers = (int)count - 1;
     for (int i = 0; i < count; i++) {
         long width = PyLong_AsLong(PyTuple_GetItem(widths, i));
@@ -318,8 +477,14 @@ static int layout(Net *net, PyObject *widths, PyObject *biased) {
         Layer *y = &net->layer[l];
         y->in = net->width[l], y->out = net->width[l + 1];
         y->pad = padded(y->out);
-        y->rows = l ? y->out : y->in;
-        y->ld = l ? padded(y->in) : y->pad;
+        y->turned = !l && !last;
+        y->rows = y->turned ? y->in : y->out;
+        y->ld = y->turned ? y->pad : padded(y->in);
+        if (!l && last) {
+            if (y->in != conv_pixels(last) * last->out) return 0;
+            y->ld = conv_pixels(last) * last->ld;
+            if (y->ld > net->widest) net->widest = y->ld;
+        }
         y->biased = PyObject_IsTrue(PyTuple_GetItem(biased, l));
         y->weight = (int)at, at += (int64_t)y->rows * y->ld;
         y->bias = (int)at, at += y->pad;
@@ -327,6 +492,7 @@ static int layout(Net *net, PyObject *widths, PyObject *biased) {
         if (at > LARGEST) return 0;
     }
     net->values = (int)values, net->padded = (int)at;
+    if (!last) net->inputs = net->width[0];
     return 1;
 }
 
@@ -345,7 +511,7 @@ static int take(Job *job, PyObject *item, Task *task) {
     const Net *net = &job->net;
     const Py_ssize_t whole = 4 * (Py_ssize_t)net->values, n = task->examples;
     if (view[0].len != whole || view[4].len != whole || (extra != Py_None && view[5].len != whole) ||
-        n < 1 || view[1].len != 4 * n * net->width[0] || view[2].len != 8 * n || task->batch < 1 ||
+        n < 1 || view[1].len != 4 * n * net->inputs || view[2].len != 8 * n || task->batch < 1 ||
         (int64_t)task->batch * net->widest > LARGEST || task->steps < 0) {
         PyErr_SetString(PyExc_ValueError, "a task's arrays do not fit the network");
         return 0;
@@ -365,17 +531,18 @@ static int take(Job *job, PyObject *item, Task *task) {
 }
 
 static PyObject *prepare(PyObject *module, PyObject *args) {
-    PyObject *widths, *biased, *tasks;
+    PyObject *widths, *biased, *convs, *tasks;
+    int height, width;
     Job *job = calloc(1, sizeof(Job));
     if (!job) return PyErr_NoMemory();
     PyObject *capsule = PyCapsule_New(job, JOB, release);
     if (!capsule) return free(job), NULL;
     Net *net = &job->net;
-    if (!PyArg_ParseTuple(args, "O!O!ifffO!:prepare", &PyTuple_Type, &widths, &PyTuple_Type, &biased,
-                          &net->activation, &net->clip, &net->decay, &net->momentum, &PyList_Type,
-                          &tasks))
+    if (!PyArg_ParseTuple(args, "O!O!O!iiifffO!:prepare", &PyTuple_Type, &widths, &PyTuple_Type, &biased,
+                          &PyTuple_Type, &convs, &height, &width, &net->activation, &net->clip,
+                          &net->decay, &net->momentum, &PyList_Type, &tasks))
         goto fail;
-    if (!layout(net, widths, biased)) {
+    if (!layout(net, widths, biased, convs, height, width)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "no network for these kernels");
         goto fail;
     }
@@ -400,7 +567,7 @@ static PyObject *run(PyObject *module, PyObject *capsule) {
     Py_BEGIN_ALLOW_THREADS
     Space s;
     float *memory = NULL;
-    Batch batch = fastest();
+    Batch batch = fastest(&job->net);
     for (int64_t i; (i = atomic_fetch_add(&job->next, 1)) < job->count;) {
         if (!memory && !(memory = space(&s, job))) {
             atomic_store(&job->failed, 1);

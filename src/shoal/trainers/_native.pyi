@@ -6,6 +6,9 @@ VERSION: int
 def prepare(
     widths: tuple[int, ...],
     biased: tuple[bool, ...],
+    convs: tuple[tuple[int, int, int, int, int, bool], ...],
+    height: int,
+    width: int,
     activation: int,
     clip: float,
     decay: float,

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,40 +21,111 @@ LOSSES = {
 }  # fmt: skip
 
 
-def dense_net(replica: Replica, loss: str) -> _dense.Net | str:
-    """The network for the compiled trainer, or why it is none."""
+def compiled_net(replica: Replica, loss: str, shape: tuple[int, ...]) -> _dense.Net | str:
+    """The network for the compiled trainer on examples of this shape, or why it is none."""
     if _dense.MISSING:
         return _dense.MISSING
     if loss != "cross_entropy":
         return f"the loss is {loss}"
     if replica.device.type != "cpu" or replica.dtype != torch.float32 or replica.narrow[0]:
         return "it needs float32 on the CPU"
+    layers = [layer for layer in _flattened(replica.module) if type(layer) is not nn.Identity]
+    flat = next((i for i, layer in enumerate(layers) if _flattens(layer)), 0)
+    convs = _convs(layers[:flat])
+    dense = _dense_layers(layers[flat:])
+    if isinstance(convs, str) or isinstance(dense, str):
+        return convs if isinstance(convs, str) else str(dense)
+    if len(kinds := convs[1] | dense[1]) > 1:
+        return "it has several kinds of activations"
+    linear = dense[0]
+    widths = (linear[0].in_features, *(layer.out_features for layer in linear))
+    biased = tuple(layer.bias is not None for layer in linear)
+    net = _dense.Net(widths, biased, next(iter(kinds), _dense.RELU), convs[0])
+    if convs[0]:
+        if len(shape) != 3 or shape[0] != convs[0][0].channels:
+            return f"examples have the shape {shape}"
+        net = replace(net, shape=(shape[0], shape[1], shape[2]))
+    if net.size != replica.layout.size or replica.buffer_names or _hooked(replica.module):
+        return "it has hooks or shared parameters"
+    return net if _dense.possible(net) else "its layers do not fit each other or are too large"
+
+
+def _flattens(layer: nn.Module) -> bool:
+    return type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1)
+
+
+def _dense_layers(layers: list[nn.Module]) -> tuple[list[nn.Linear], set[int]] | str:
+    """Linear layers with activations between them, and the kinds of these."""
     linear: list[nn.Linear] = []
-    between: set[int] = set()
-    pending = False
-    for layer in _flattened(replica.module):
+    kinds: set[int] = set()
+    pending = True  # a linear layer may follow
+    for layer in layers:
         if type(layer) is nn.Linear:
-            if linear and not pending:
+            if not pending:
                 return "there is no activation between two layers"
             linear.append(layer)
             pending = False
         elif type(layer) in ACTIVATIONS and linear and not pending:
-            between.add(ACTIVATIONS[type(layer)])
+            kinds.add(ACTIVATIONS[type(layer)])
             pending = True
-        elif not _neutral(layer, first=not linear):
+        elif linear or not _flattens(layer):
             return f"it holds {type(layer).__name__}, beside linear layers in a row"
-    if not linear or pending or len(between) > 1 or len(linear) > _dense.LAYERS:
-        return "it is not linear layers with one kind of activation between them"
-    widths = (linear[0].in_features, *(layer.out_features for layer in linear))
-    net = _dense.Net(widths, tuple(x.bias is not None for x in linear), *(between or {0}))
-    matches = net.size == replica.layout.size and not replica.buffer_names
-    return net if matches and not _hooked(replica.module) else "it has hooks or shared parameters"
+    if not linear or pending:
+        return "it is not linear layers with an activation between them"
+    return linear, kinds
 
 
-def _neutral(layer: nn.Module, first: bool) -> bool:
-    if type(layer) is nn.Flatten:
-        return first and (layer.start_dim, layer.end_dim) == (1, -1)
-    return type(layer) is nn.Identity
+def _convs(layers: list[nn.Module]) -> tuple[tuple[_dense.Conv, ...], set[int]] | str:
+    """Convolutions, each with an activation and perhaps a pooling, and the activations' kinds."""
+    convs: list[_dense.Conv] = []
+    kinds: set[int] = set()
+    active = True  # another convolution may follow
+    for layer in layers:
+        if type(layer) is nn.Conv2d and active:
+            if isinstance(conv := _conv(layer), str):
+                return conv
+            convs.append(conv)
+            active = False
+        elif type(layer) in ACTIVATIONS and convs and not active:
+            kinds.add(ACTIVATIONS[type(layer)])
+            active = True
+        elif type(layer) is nn.MaxPool2d and convs and convs[-1].pool == 1:
+            if isinstance(pool := _pool(layer), str):
+                return pool
+            convs[-1] = convs[-1]._replace(pool=pool)
+        else:
+            return f"it holds {type(layer).__name__} where compiled steps know none"
+    return (tuple(convs), kinds) if active else "a convolution has no activation"
+
+
+def _conv(layer: nn.Conv2d) -> _dense.Conv | str:
+    kernel, other = layer.kernel_size
+    border: tuple[int, ...] | str = layer.padding
+    if border == "same":
+        border = (kernel // 2,) if kernel % 2 else "uneven"
+    border = (0,) if border == "valid" else border
+    plain = layer.stride == layer.dilation == (1, 1) and layer.groups == 1 and kernel == other
+    if (
+        not plain
+        or isinstance(border, str)
+        or len(set(border)) > 1
+        or layer.padding_mode != "zeros"
+    ):
+        return "a convolution has strides, groups, dilation or another border than zeros"
+    biased = layer.bias is not None
+    return _dense.Conv(layer.in_channels, layer.out_channels, kernel, border[0], biased=biased)
+
+
+def _pool(layer: nn.MaxPool2d) -> int | str:
+    size, stride = _pair(layer.kernel_size), _pair(layer.stride)
+    rest = _pair(layer.padding) == (0, 0) and _pair(layer.dilation) == (1, 1)
+    if size != stride or size[0] != size[1] or not rest or layer.ceil_mode or layer.return_indices:
+        return "a pooling has windows that overlap or go beyond the border"
+    return size[0]
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (value, value) if isinstance(value, int) else value
 
 
 def _flattened(module: nn.Module) -> list[nn.Module]:

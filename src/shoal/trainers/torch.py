@@ -11,7 +11,7 @@ gradient do not travel: they stay as the model function makes them, under a fixe
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from shoal.core import Examples, Job, StepRule
 from shoal.errors import ConfigError, DataError, MissingExtra, ModelError, nearest, positive
-from shoal.messages import Config, Metrics, Payload, Task
+from shoal.messages import Config, Metrics, Payload, Task, Value
 from shoal.rules import PLAIN, ControlVariate
 from shoal.tensors import Tensors, all_finite
 from shoal.trainers import _work
@@ -32,6 +32,7 @@ except ImportError as error:
     raise MissingExtra("torch", "torch") from error
 
 from shoal.trainers._cohorts import BACKENDS, Cohorts
+from shoal.trainers._optimizers import check_options, made
 from shoal.trainers._replica import Replica, batches, channels_last, limited, seeded
 from shoal.trainers._structure import loss_function
 
@@ -77,6 +78,9 @@ class SGD:
             one on each core, with the bits of "sequential". What a model does not allow is trained
             one by one, and said so. "auto" is native where it can be, else what a short measurement
             finds; the measurement is remembered, so that a run repeats its bits on this machine.
+        optimizer: steps by this one in place of plain steps: "AdamW" of torch.optim, or
+            "package.module:Name". It begins anew with every task, and takes no step rule.
+        options: of it, beside the learning rate, e.g. {"weight_decay": 0.01, "beta2": 0.95}.
     """
 
     lr: float
@@ -91,6 +95,8 @@ class SGD:
     clip: float | None = None
     threads: int = 1
     backend: Literal["auto", "sequential", "native", "vmap", "threads"] = "auto"
+    optimizer: str = ""
+    options: Mapping[str, Value] = field(default_factory=dict, hash=False)
     model: Callable[[], nn.Module] | None = field(
         default=None, init=False, compare=False, repr=False
     )
@@ -114,6 +120,11 @@ class SGD:
         _device(self.device)
         if self.backend not in BACKENDS:
             raise ConfigError("backend", f"{self.backend!r}; {nearest(self.backend, BACKENDS)}")
+        if self.optimizer:
+            check_options(self.optimizer, self.options)
+            if self.rule != PLAIN or self.momentum or self.weight_decay:
+                problem = "makes its own steps: leave out rule, momentum and weight_decay"
+                raise ConfigError("optimizer", f"{self.optimizer} {problem}")
 
     def bind(self, model: Callable[[], nn.Module] | None) -> Self:
         """The same trainer for the module that the function makes."""
@@ -181,10 +192,12 @@ class SGD:
     @property
     def cohort(self) -> int:
         """How many clients are worth one call."""
-        return self._cohorts.size(self.backend)
+        return 1 if self.optimizer else self._cohorts.size(self.backend)
 
     def train_many(self, jobs: Sequence[Job]) -> list[tuple[Payload, Any]]:
         """What `train` gives for each job: its bits one by one and in threads, else rounded."""
+        if self.optimizer:
+            return [self.train(*job) for job in jobs]
         return self._cohorts.train(self, self._replica(), jobs)
 
     def evaluate(self, model: Tensors, data: Examples) -> Metrics:
@@ -232,13 +245,21 @@ class _Step:
         self.sgd, self.rule, self.lr, self.on = sgd, rule, lr, on
         self.base = on.flat.clone()
         self.constants = [torch.from_numpy(np.array(c)).to(on.device, on.dtype) for c in constants]
-        self.simple = rule == PLAIN and sgd.clip is None and not (sgd.momentum or sgd.weight_decay)
+        self.optimizer = made(sgd.optimizer, sgd.options, on, lr) if sgd.optimizer else None
+        plain = rule == PLAIN and sgd.clip is None and self.optimizer is None
+        self.simple = plain and not (sgd.momentum or sgd.weight_decay)
         self.grad = on.flat.new_empty(0 if self.simple else on.flat.numel())
         self.velocity: Tensor | None = None
 
     def take(self) -> None:
         """Step along the gradients that `backward` left in the parameters, and remove them."""
         on = self.on
+        if self.optimizer is not None:
+            if self.sgd.clip is not None:
+                torch.nn.utils.clip_grad_norm_(on.params, self.sgd.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            return
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in on.params]
         if self.simple:
             torch._foreach_add_(on.views, grads, alpha=-self.lr)
