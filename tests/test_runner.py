@@ -1,8 +1,11 @@
 """Runs in directories: records, interruption at any moment, resume, replay, damage."""
 
+import gc
+import weakref
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,10 +13,11 @@ import experiments
 import shoal
 from shoal import wire
 from shoal.errors import CheckpointError, ConfigError, DataError
-from shoal.experiment import Experiment
+from shoal.experiment import Experiment, build
 from shoal.runner import execute, read_experiment, replay, resume
 from shoal.tensors import Tensors, equal
 from shoal.tracking import Memory, read
+from shoal.transports import run
 
 
 def final(directory: Path) -> Tensors:
@@ -29,6 +33,22 @@ def test_simulate_gives_evaluations_as_they_come() -> None:
     assert [p.version for p in points] == [0, 5, 10, 15, 20, 25, 30]
     assert points[-1].metrics["accuracy"] > 0.85
     assert points[0].time == 0.0 < points[1].time
+
+
+@pytest.mark.parametrize("experiment", [experiments.softmax, experiments.tree])
+def test_nothing_of_a_run_stays_until_garbage_is_collected(experiment: Any) -> None:
+    # Arrays do not count for the collector: a sweep would hold the data of many runs.
+    built = build(short(experiment()))
+    gc.collect()
+    gc.disable()
+    try:
+        run(built.node, built.transport)
+        held = [weakref.ref(it) for it in (built.node, built.transport)]
+        built.close()
+        del built
+        assert [it() for it in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_run_leaves_records_model_and_its_experiment(tmp_path: Path) -> None:
