@@ -141,8 +141,32 @@ def test_no_flags_grow() -> None:
     # `show plan` has no experiment whose fields --set could change: its five amounts are flags.
     plan = {"--model-bytes", "--clients", "--memory", "--deadline", "--spread"}
     # `serve` and `join` say where, with what and as whom: no part of an experiment either.
-    network = {"--store", "--port", "--data", "--name", "--trust", "--flower"}
-    assert flags == {"-h", "--help", "--version", "--set", "--out"} | plan | network
+    network = {"--store", "--port", "--data", "--name", "--trust", "--flower", "--run", "--state"}
+    common = {"-h", "--help", "-v", "--verbose", "--version", "--set", "--out"}
+    assert flags == common | plan | network
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("new", "no name"), ("run", "none.py:run"), ("run", "raises.py:run"),
+        ("run", "syntax.py:run"), ("serve", "none.py:run"), ("serve", "--port", "99999"),
+        ("join", "nonsense", "--data", "x"), ("resume", "none"), ("replay", "none"),
+        ("show", "none"), ("show", "toml", "none.toml"), ("show", "audit", "none"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_told_in_one_line_and_in_detail_if_asked(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture
+) -> None:
+    Path("raises.py").write_text("def run():\n    raise KeyError('no\\nsuch')\n", "utf-8")
+    Path("syntax.py").write_text("def run(:\n", "utf-8")
+    assert main(arguments) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("shoal: ") and line.count("\n") == 1, line
+    for verbose in ((*arguments, "-v"), ("--verbose", *arguments)):
+        assert main(verbose) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("Traceback") and told.endswith(line)
 
 
 def test_new_writes_an_algorithm_whose_test_passes_at_once() -> None:

@@ -84,7 +84,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 def test_commands_work(page: Path, tmp_path: Path) -> None:
     prepare(page, tmp_path)
     typed = list(commands(page))
-    assert len(typed) > 4
+    assert typed
     for command in typed:
         assert run(command, tmp_path)
 

@@ -21,12 +21,13 @@ _MODULES = {
 _NAMES = {
     "shoal.aggregators": "GeometricMedian Krum MajorityVote Mean Median Routed Sum TrimmedMean",
     "shoal.algorithms": (
-        "afa_cd afa_cs backup curriculum econtrol ef21 ef21w f3ast fedadagrad fedadam fedadv "
+        "afa_cd afa_cs backup cellm curriculum econtrol ef21 ef21w f3ast fedadagrad fedadam fedadv "
         "fedamd fedasync fedat fedau fedavg fedavg_m fedavgm fedbuff fedcompass feddyn "
-        "fedfix fedkseed fednova fedprox fedref fedsgd fedspeed fedvarp fedyogi fzoos "
-        "global_momentum_fusion gradient_coding homomorphic importance jit_deadlines "
-        "just_one_byte masha1 masha2 mezo mifa moon oort Pacing papaya partial_work "
-        "power_of_choice scafcom scaffold scaffold_m scallion scheduled tifl wary"
+        "fedfix fedkseed fednova fedprox fedref fedsgd fedshampoo fedspeed fedvarp fedyogi "
+        "fetchsgd fzoos "
+        "global_momentum_fusion gradient_coding gradient_inversion homomorphic importance "
+        "jit_deadlines just_one_byte masha1 masha2 mezo mifa moon oort Pacing papaya partial_work "
+        "power_of_choice scafcom scaffold scaffold_m scallion scheduled tifl wary wireless_afl"
     ),
     "shoal.combinators": "evaluate_every relay until",
     "shoal.core": (
@@ -45,12 +46,13 @@ _NAMES = {
     "shoal.runner": "execute replay resume simulate",
     "shoal.schedules": "Cosine Decay Flat Stages Warmup",
     "shoal.simulation": (
-        "Constant Devices Distribution Exponential LogNormal Normal OnOff Trace TraceAvailability "
-        "Uniform"
+        "Connectivity Constant Devices Distribution Exponential LogNormal Normal OnOff Retries "
+        "Trace TraceAvailability Uniform"
     ),
     "shoal.tensors": "Tensors",
     "shoal.transforms": (
-        "Accumulate Adagrad Adam Clip DGC EControl EF21 Entropy ErrorFeedback FedZip Ferret "
+        "Accumulate Adagrad Adam Clip CountSketch DGC EControl EF21 Entropy ErrorFeedback FedZip "
+        "Ferret "
         "FixedPoint Half Homomorphic KMeansCodebook LGreCo LSH Momentum Noise On PerTensor "
         "PowerSGD QSGD Quantize RandK Scale Sign TopK Yogi"
     ),

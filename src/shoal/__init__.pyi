@@ -15,6 +15,7 @@ from shoal.algorithms import Pacing as Pacing
 from shoal.algorithms import afa_cd as afa_cd
 from shoal.algorithms import afa_cs as afa_cs
 from shoal.algorithms import backup as backup
+from shoal.algorithms import cellm as cellm
 from shoal.algorithms import curriculum as curriculum
 from shoal.algorithms import econtrol as econtrol
 from shoal.algorithms import ef21 as ef21
@@ -39,12 +40,15 @@ from shoal.algorithms import fednova as fednova
 from shoal.algorithms import fedprox as fedprox
 from shoal.algorithms import fedref as fedref
 from shoal.algorithms import fedsgd as fedsgd
+from shoal.algorithms import fedshampoo as fedshampoo
 from shoal.algorithms import fedspeed as fedspeed
 from shoal.algorithms import fedvarp as fedvarp
 from shoal.algorithms import fedyogi as fedyogi
+from shoal.algorithms import fetchsgd as fetchsgd
 from shoal.algorithms import fzoos as fzoos
 from shoal.algorithms import global_momentum_fusion as global_momentum_fusion
 from shoal.algorithms import gradient_coding as gradient_coding
+from shoal.algorithms import gradient_inversion as gradient_inversion
 from shoal.algorithms import homomorphic as homomorphic
 from shoal.algorithms import importance as importance
 from shoal.algorithms import jit_deadlines as jit_deadlines
@@ -65,6 +69,7 @@ from shoal.algorithms import scallion as scallion
 from shoal.algorithms import scheduled as scheduled
 from shoal.algorithms import tifl as tifl
 from shoal.algorithms import wary as wary
+from shoal.algorithms import wireless_afl as wireless_afl
 from shoal.combinators import evaluate_every as evaluate_every
 from shoal.combinators import relay as relay
 from shoal.combinators import until as until
@@ -115,6 +120,7 @@ from shoal.schedules import Decay as Decay
 from shoal.schedules import Flat as Flat
 from shoal.schedules import Stages as Stages
 from shoal.schedules import Warmup as Warmup
+from shoal.simulation import Connectivity as Connectivity
 from shoal.simulation import Constant as Constant
 from shoal.simulation import Devices as Devices
 from shoal.simulation import Distribution as Distribution
@@ -122,6 +128,7 @@ from shoal.simulation import Exponential as Exponential
 from shoal.simulation import LogNormal as LogNormal
 from shoal.simulation import Normal as Normal
 from shoal.simulation import OnOff as OnOff
+from shoal.simulation import Retries as Retries
 from shoal.simulation import Trace as Trace
 from shoal.simulation import TraceAvailability as TraceAvailability
 from shoal.simulation import Uniform as Uniform
@@ -137,6 +144,7 @@ from shoal.transforms import Accumulate as Accumulate
 from shoal.transforms import Adagrad as Adagrad
 from shoal.transforms import Adam as Adam
 from shoal.transforms import Clip as Clip
+from shoal.transforms import CountSketch as CountSketch
 from shoal.transforms import EControl as EControl
 from shoal.transforms import Entropy as Entropy
 from shoal.transforms import ErrorFeedback as ErrorFeedback

@@ -1,4 +1,6 @@
-"""The command line: seven verbs, and no flags beyond `--set`, `--out` and what `show plan` asks.
+"""The command line: seven verbs, and few flags beyond `--set`, since that changes every field.
+
+What is wrong with the input is said in one line, with exit code 2; `-v` shows where it comes from.
 
 A run is a Python function that returns an `Experiment` (or several, to compare them), or a TOML
 file; every field of it is changed by `--set path=value`.
@@ -13,6 +15,7 @@ from typing import Any
 
 from shoal import __version__
 from shoal.commands import join, new, running, serve, show
+from shoal.commands.trouble import tell
 from shoal.errors import ShoalError
 
 EXAMPLES = """examples:
@@ -43,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     act: Callable[[argparse.Namespace], int] = chosen.act
     try:
         return act(chosen)
-    except ShoalError as error:
-        print(f"shoal: {error}", file=sys.stderr)
+    except (ShoalError, FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        tell(error, chosen.verbose)
         return 2
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # the reader has seen enough, e.g. `shoal show data ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -59,11 +64,16 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"shoal {__version__}")
+    details = "show where an error comes from"
+    parser.add_argument("-v", "--verbose", action="store_true", help=details)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
 
     def verb(name: str, act: Callable[[argparse.Namespace], int], help: str) -> Any:
         added = verbs.add_parser(name, help=help, description=help)
         added.set_defaults(act=act)
+        added.add_argument(
+            "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help=details
+        )
         return added
 
     write = verb("new", new.new, "Write an algorithm file, its test and an experiment that pass.")
@@ -77,20 +87,25 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("run", type=Path, help="a run directory")
     replay = verb("replay", running.replay, "Run a logged run (log=true) again, to its bits.")
     replay.add_argument("run", type=Path, help="a run directory")
+    _showing(verb)
+    return parser
+
+
+def _showing(verb: Callable[..., Any]) -> None:
     shows = verb(
         "show",
         show.show,
         "Print and compare runs, and write an HTML report; `show data REF` shows a partition, "
-        "`show algorithms` lists the library, `show toml REF` an experiment, `show plan` plans, "
+        "`show algorithms [NAME]` what methods send, keep and go with, "
+        "`show toml REF` an experiment, `show plan` plans, "
         "`show codecs [REF]` codecs on an update, `show cost RUN` what a run cost "
         "(`--set device=laptop` and other rates).",
     )
-    kinds = "runs, or: data REF, algorithms, toml REF, plan, codecs [REF], cost RUN"
+    kinds = "runs, or: data REF, algorithms [NAME], toml REF, plan, codecs [REF], cost RUN"
     shows.add_argument("what", nargs="+", help=kinds)
     _settings(shows)
     shows.add_argument("--out", type=Path, help="file for the report or plot")
     _amounts(shows)
-    return parser
 
 
 def _network(verb: Callable[..., Any]) -> None:
@@ -101,10 +116,23 @@ def _network(verb: Callable[..., Any]) -> None:
     serving.add_argument("--port", type=int, help="to listen on (default: 7733; 0 for any)")
     serving.add_argument("--flower", default="", help="a Flower app's directory, for SuperNodes")
     joining = verb("join", join.join, "Join a server as a client, until the run is over.")
-    joining.add_argument("url", nargs="+", help="of the server; with /run if it has several")
+    joining.add_argument("url", nargs="+", help="of the server, or of a run: URL/NAME")
     joining.add_argument("--data", default="", help=".npz or .csv file, or share:CLIENT")
     joining.add_argument("--flower", default="", help="train with Flower code: module:app")
     joining.add_argument("--name", default="", help="of this client (default: the machine's)")
+    joining.add_argument(
+        "--run",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a run to work for, in turn with others if repeated; '*' for all that it may join",
+    )
+    joining.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="keeps what the client remembers between tasks (default: ~/.local/state/shoal)",
+    )
     joining.add_argument(
         "--trust",
         action="append",

@@ -75,7 +75,7 @@ class Until(Coordinator[Counted]):
                 raise ConfigError("until.metric", f"{self.metric!r} is not measured, only {known}")
             if event.metrics[self.metric] >= self.target:
                 return state, [Stop(f"{self.metric} reached {self.target}")]
-        if event == TimedOut("until"):
+        if type(event) is TimedOut and event.timer == "until":
             return state, [Stop(f"{self.seconds} s are over")]
         inner, actions = self.inner.handle(state.inner, event, view)
         kept: list[Action] = []

@@ -93,6 +93,8 @@ def decode(hint: Any, data: Any, path: str = "") -> Any:
         return tuple(decode(_item(hint), v, f"{path}[{i}]") for i, v in enumerate(data))
     if isinstance(data, str) and _takes_callable(hint):
         return resolve(data, path) if ":" in data or not _takes_text(hint) else data
+    if isinstance(data, str) and data in _literals(hint):
+        return data
     if scope(hint):
         known = ", ".join(scope(hint))
         raise ConfigError(path, f"expected a table whose kind is one of {known}, got {data!r}")
@@ -142,6 +144,12 @@ def _takes_callable(hint: Any) -> bool:
 
 def _takes_text(hint: Any) -> bool:
     return hint is str or str in typing.get_args(hint)
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    """The values that a union of literals and something else names."""
+    kinds = [k for k in typing.get_args(hint) if typing.get_origin(k) is typing.Literal]
+    return tuple(value for kind in kinds for value in typing.get_args(kind))
 
 
 def _is_plain(hint: Any) -> bool:

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from shoal import config, feasible, pipelines, wire
+from shoal import config, feasible, fitting, packing, pipelines, wire
 from shoal.client import fresh
 from shoal.combinators import evaluate_every, relay, until
-from shoal.core import NOTHING, Aggregator, Algorithm, Coordinator, Plane
+from shoal.core import NOTHING, Aggregator, Algorithm, Coordinator, Plane, Trainer, Transform
 from shoal.crowd import Crowd
 from shoal.data import Dataset, Federation
+from shoal.downlink import Changes, Downlink, Whole
 from shoal.errors import ConfigError, positive
 from shoal.messages import Metrics
 from shoal.node import Node
@@ -70,6 +71,10 @@ class Experiment:
         seed: names every random draw of the run.
         devices: speeds, links and availability of the simulator's clients.
         relays: a level between server and clients, if any.
+        upload: what updates go through, where the algorithm has nothing of its own; "auto" picks it
+            by links and speeds, see `Auto`.
+        downlink: a codec for what changed of the model since the one that a client holds, e.g.
+            `chain(TopK(0.05), Quantize(8), Entropy())`; without one models are sent whole.
         transport: "simulator" (virtual time) or "threads" (this process, real time).
         workers: clients that train at once under "threads".
         plane: where updates are folded: "local" (this process), "processes" (workers that share
@@ -101,6 +106,8 @@ class Experiment:
     seed: int = 0
     devices: Devices = IDEAL
     relays: Relays | None = None
+    upload: Transform[Any] | Literal["auto"] = NOTHING
+    downlink: Transform[Any] = NOTHING
     transport: Literal["simulator", "threads"] = "simulator"
     workers: int = 2
     plane: Literal["auto", "local", "processes", "functions", "ray"] = "auto"
@@ -127,6 +134,10 @@ class Experiment:
         if self.resident_clients is not None:
             positive("resident_clients", self.resident_clients)
         positive("checkpoint_every", self.checkpoint_every, zero=True)
+        pipelines.check_downlink(self.downlink)
+        if self.upload != NOTHING and self.algorithm.upload != NOTHING:
+            own = type(self.algorithm.upload).__name__
+            raise ConfigError("upload", f"the algorithm has its own, {own}: give one of the two")
         if self.relays is not None and self.transport != "simulator":
             raise ConfigError("relays", "are simulated only: set transport to 'simulator'")
         if self.profile and (self.transport != "simulator" or self.relays is not None):
@@ -145,6 +156,7 @@ class Built:
     Attributes:
         decision: where the server folds, by which plan, and why; None where nothing is folded.
         profile: where the time goes, if that is to be measured.
+        upload: what `Auto` picked, and why; empty where nothing was to be picked.
     """
 
     experiment: Experiment
@@ -154,6 +166,7 @@ class Built:
     algorithm: Algorithm
     decision: Decision | None = None
     profile: Profile | None = None
+    upload: str = ""
 
     def close(self) -> None:
         """Let go of threads, workers, shared memory and files."""
@@ -169,22 +182,23 @@ def build(experiment: Experiment) -> Built:
     """
     federation = experiment.data.load(experiment.seed)
     trainer = experiment.algorithm.trainer.bind(experiment.model)
-    links = experiment.devices.bound(federation.labels)
-    algorithm = pipelines.resolved(
-        replace(experiment.algorithm, trainer=trainer), links, federation.clients, experiment.seed
-    )
     model = trainer.initial(experiment.seed)
+    links, seed = experiment.devices.bound(federation.labels), experiment.seed
+    algorithm, picked = pipelines.resolved(
+        _bound(experiment, trainer), model, links, federation.clients, federation, seed
+    )
     _check(experiment, algorithm, federation, model)
     crowd = _crowd(experiment, federation)
     below = experiment.relays.count if experiment.relays else len(federation.clients)
     decision = _decision(experiment, algorithm, model, below)
+    fitting.check_plane(algorithm.aggregator, decision.plane if decision else "local")
     node = Node(
         evaluate_every(_limited(experiment), experiment.evaluate_every),
         _plane(experiment, algorithm, decision),
         model,
         experiment.seed,
         crowd,
-        wire.size if not isinstance(trainer, Sizes) else lambda _: trainer.bytes,
+        _downlink(experiment, algorithm, model, experiment.seed),
     )
 
     def evaluate(model: Tensors) -> Metrics:
@@ -196,7 +210,26 @@ def build(experiment: Experiment) -> Built:
         profile = Profile()
         profile.watch_plane(node.plane)
         transport.watch(profile)
-    return Built(experiment, node, transport, federation, algorithm, decision, profile)
+    return Built(experiment, node, transport, federation, algorithm, decision, profile, picked)
+
+
+def _bound(experiment: Experiment, trainer: Trainer[Any]) -> Algorithm:
+    """The algorithm with its trainer bound, and with the experiment's upload if that has one."""
+    algorithm = replace(experiment.algorithm, trainer=trainer)
+    if experiment.upload == NOTHING:
+        return algorithm
+    chosen = pipelines.Auto() if experiment.upload == "auto" else experiment.upload
+    return replace(algorithm, upload=chosen)
+
+
+def _downlink(experiment: Experiment, algorithm: Algorithm, model: Tensors, seed: int) -> Downlink:
+    """How a server or relay sends models."""
+    trainer = algorithm.trainer
+    if experiment.downlink == NOTHING:
+        return Whole(wire.size if not isinstance(trainer, Sizes) else lambda _: trainer.bytes)
+    if isinstance(trainer, Sizes):
+        raise ConfigError("downlink", "there are no models to encode: leave it out")
+    return Changes(experiment.downlink, model, seed)
 
 
 def _transport(
@@ -218,7 +251,7 @@ def _transport(
     return Simulator(
         algorithm, federation, experiment.devices.bound(federation.labels), evaluate=evaluate,
         seed=experiment.seed, store=store, crowd=crowd,
-        size=wire.size if not isinstance(trainer, Sizes) else lambda _: trainer.upload,
+        size=packing.size if not isinstance(trainer, Sizes) else lambda _: trainer.upload,
     )  # fmt: skip
 
 
@@ -227,9 +260,11 @@ def _check(
 ) -> None:
     """Refuse what cannot work before anything starts."""
     clients, relays = len(federation.clients), experiment.relays
-    pipelines.check(algorithm.upload, algorithm.aggregator)
-    feasible.check_places(algorithm.coordinator, relays.count if relays else clients)
+    below = relays.count if relays else clients
+    fitting.check(algorithm, model, expected(algorithm.coordinator, below))
+    feasible.check_places(algorithm.coordinator, below)
     if relays is not None:
+        fitting.check_relays(algorithm, model)
         least = clients // relays.count
         feasible.check_places(relays.coordinator, least or 1, "relays.coordinator")
     feasible.check_store(fresh(algorithm, model), clients, experiment.resident_clients)
@@ -305,6 +340,7 @@ def _tree(
             _plane(experiment, replace(inner, optimizer=NOTHING), decision),
             model,
             integer(experiment.seed, "relay", name),
+            downlink=_downlink(experiment, inner, model, integer(experiment.seed, "relay", name)),
         )
         devices = experiment.devices
         simulator = Simulator(

@@ -1,6 +1,7 @@
 """What a name in a configuration stands for: the literal dictionaries of the packages, or
 `package.module:Name`, or `path/to/file.py:name` for the user's own."""
 
+import dataclasses
 import importlib
 import importlib.util
 import sys
@@ -9,13 +10,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from shoal.aggregators import AGGREGATORS
 from shoal.algorithms import ALGORITHMS, COORDINATORS
 from shoal.core import Aggregator, Algorithm, Chain, Coordinator, StepRule, Trainer, Transform
 from shoal.data import DATASETS, DRIFTS, PARTITIONS, Dataset, Drift, Partition
-from shoal.errors import ConfigError, MissingExtra, nearest
+from shoal.errors import ConfigError, MissingExtra, ShoalError, nearest
 from shoal.pipelines import Auto
 from shoal.rules import RULES
 from shoal.schedules import SCHEDULES, Schedule
@@ -47,6 +48,11 @@ SCOPES: Mapping[Any, Mapping[str, Any]] = {
     Transform: {**TRANSFORMS, "Auto": Auto, "chain": Chain},
     Algorithm: {**ALGORITHMS, "algorithm": Algorithm},
 }  # which dictionary a field of that type looks into
+# Packages whose classes are parts: methods are made of more of them than the dictionaries name.
+PARTS = (
+    "aggregators", "algorithms", "combinators", "rules", "schedules", "staleness", "trainers",
+    "transforms",
+)  # fmt: skip
 FILES: dict[str, str] = {}  # module name -> the file that it was loaded from by `resolve`
 # What may be named beside the dictionaries: everything, or the packages and files listed.
 _TRUSTED: ContextVar[tuple[str, ...] | None] = ContextVar("trusted", default=None)
@@ -54,7 +60,7 @@ _TRUSTED: ContextVar[tuple[str, ...] | None] = ContextVar("trusted", default=Non
 
 @contextmanager
 def trusting(sources: Sequence[str]) -> Iterator[None]:
-    """While this lasts, names reach the dictionaries and these packages and files alone.
+    """While this lasts, names reach Shoal's own parts and these packages and files alone.
 
     For descriptions from elsewhere, which must not choose what is called here. A file goes by its
     name, so that it may lie in another directory than where the description was made.
@@ -68,8 +74,12 @@ def trusting(sources: Sequence[str]) -> Iterator[None]:
 
 def scope(hint: Any) -> Mapping[str, Any]:
     """The dictionary for a field of this type; empty if it has none."""
-    kinds = [k for k in get_args(hint) if k is not type(None)] if _is_union(hint) else [hint]
+    kinds = [k for k in get_args(hint) if _makes(k)] if _is_union(hint) else [hint]
     return SCOPES.get(get_origin(kinds[0]) or kinds[0], {}) if len(kinds) == 1 else {}
+
+
+def _makes(hint: Any) -> bool:
+    return hint is not type(None) and get_origin(hint) is not Literal
 
 
 def _is_union(hint: Any) -> bool:
@@ -92,6 +102,8 @@ def resolve(name: str, path: str = "", hint: Any = Any) -> Any:
     trusted = _TRUSTED.get()
     if trusted is None:
         return _attribute(where, attribute, name, path)
+    if _is_part(where, attribute):
+        return _part(where, attribute, name, path)
     own = _source(where, attribute, name, path, trusted)
     found = _attribute(own, attribute, name, path)
     made = getattr(found, "__module__", "")
@@ -104,6 +116,22 @@ def resolve(name: str, path: str = "", hint: Any = Any) -> Any:
 def _known(name: str, path: str) -> Any:
     where, _, attribute = name.rpartition(":")
     return _attribute(where, attribute, name, path)
+
+
+def _is_part(where: str, attribute: str) -> bool:
+    """Whether a name can be that of a part of Shoal's own."""
+    package, _, rest = where.partition(".")
+    own = package == "shoal" and rest.partition(".")[0] in PARTS
+    return own and attribute.isidentifier() and not attribute.startswith("_")
+
+
+def _part(where: str, attribute: str, name: str, path: str) -> Any:
+    """A part of Shoal's own: a dataclass of that module, so that nothing but plain data is made."""
+    found = _attribute(where, attribute, name, path)
+    made = isinstance(found, type) and dataclasses.is_dataclass(found)
+    if not made or found.__module__ != where:
+        raise ConfigError(path or name, f"{name!r} is no part that others may name")
+    return found
 
 
 def _source(where: str, attribute: str, name: str, path: str, trusted: tuple[str, ...]) -> str:
@@ -182,9 +210,13 @@ def _module(where: str, path: str) -> ModuleType:
         sys.path.insert(0, str(file.parent))
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except (ShoalError, KeyboardInterrupt, SystemExit):
             del sys.modules[name]
             raise
+        except BaseException as error:  # whatever the user's code raises
+            del sys.modules[name]
+            problem = f"cannot be loaded: {type(error).__name__}: {error}"
+            raise ConfigError(where, problem) from error
         finally:
             sys.path.remove(str(file.parent))
     return sys.modules[name]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shoal import checkpoint, inputlog, journal, snapshot, wire
-from shoal.errors import CheckpointError
+from shoal import checkpoint, inputlog, journal, snapshot, trial, wire
+from shoal.errors import CheckpointError, ShoalError
 from shoal.exchange import Effect, Input
 from shoal.experiment import Built, Experiment, build, from_toml, to_toml
 from shoal.messages import CommitRecord, EvaluationRecord, Record
@@ -27,7 +27,7 @@ def simulate(experiment: Experiment) -> Iterator[EvaluationRecord]:
 
     Its fields: `time` in seconds, `version` (commits so far), `metrics`.
     """
-    built = build(experiment)
+    built = tried(experiment)
     try:
         for effects in steps(built.node, built.transport):
             for effect in effects:
@@ -35,6 +35,21 @@ def simulate(experiment: Experiment) -> Iterator[EvaluationRecord]:
                     yield effect
     finally:
         built.close()
+
+
+def tried(experiment: Experiment) -> Built:
+    """The experiment made real, and its first moment tried.
+
+    Raises:
+        ConfigError, DataError, ModelError: for what does not fit, or would end the run at once.
+    """
+    built = build(experiment)
+    try:
+        trial.check(built)
+    except ShoalError:
+        built.close()
+        raise
+    return built
 
 
 @dataclass(frozen=True)
@@ -94,14 +109,15 @@ def execute(
     """
     if (directory / "run.json").exists():
         raise CheckpointError(f"{directory} holds a run: resume it, or choose another directory")
-    built = build(experiment)
+    built = tried(experiment)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"cannot make {directory}: {error.strerror}") from error
     meta = meta_of(experiment, built)
-    if meta.plan:
-        say(meta.plan)
+    for reason in (meta.plan, meta.upload):
+        if reason:
+            say(reason)
     return _drive(meta, built, directory, sinks, stop, 0, ())
 
 
@@ -258,6 +274,7 @@ def meta_of(experiment: Experiment, built: Built) -> Meta:
         clients=len(built.federation.clients),
         versions=versions(),
         plan=str(built.decision or ""),
+        upload=built.upload,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 

@@ -11,10 +11,11 @@ from shoal.errors import ConfigError
 from shoal.messages import Update
 from shoal.testing import Script
 from shoal.trainers.quadratic import Quadratic
+from shoal.view import View
 from support import Q3_A, Q3_B, play, q3
 
 TRAINER = Quadratic(lr=0.1, local_steps=5, start=10.0)
-VIEW = Script(FedAvg()).node._view
+VIEW = View(Script(FedAvg()).node)
 
 
 def omega(policy: ByIntervals, pattern: list[bool]) -> list[float]:

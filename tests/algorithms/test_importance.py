@@ -14,6 +14,7 @@ from shoal.errors import ConfigError
 from shoal.messages import Update
 from shoal.testing import Script
 from shoal.trainers.quadratic import Quadratic
+from shoal.view import View
 from support import Q3_A, Q3_B, Q3_P, play, q3
 
 TRAINER = Quadratic(lr=0.1, local_steps=5, start=10.0)
@@ -21,7 +22,7 @@ SIZES = dict(zip(q3(), Q3_P, strict=True))
 C = 1 - (1 - 0.1 * np.array(Q3_A)) ** 5
 P = np.array(Q3_P) / 10
 FIXED = float(sum(P * C * Q3_B) / sum(P * C))
-VIEW = Script(FedAvg()).join("a", "b", "c", "d").node._view
+VIEW = View(Script(FedAvg()).join("a", "b", "c", "d").node)
 FOUR = {"a": 10, "b": 1, "c": 4, "d": 5}
 
 
@@ -85,7 +86,7 @@ def test_rates_follow_the_shares_where_everyone_is_available() -> None:
 def test_rarely_available_clients_go_first_and_the_sum_stays_unbiased() -> None:
     policy = ByRate(dict.fromkeys("abcd", 1), 1, beta=0.01)
     memory, sums, counts = policy.init(), dict.fromkeys("abcd", 0.0), dict.fromkeys("abcd", 0)
-    few = Script(FedAvg()).join("a", "b").node._view
+    few = View(Script(FedAvg()).join("a", "b").node)
     draws = np.random.default_rng(0).random(6000) < 0.3
     for i, all_here in enumerate(draws.tolist()):
         chosen, memory = policy.choose(memory, 1, VIEW if all_here else few, str(i))

@@ -15,11 +15,12 @@ from shoal.messages import Update
 from shoal.simulation import Devices
 from shoal.testing import Script
 from shoal.trainers.quadratic import Quadratic
+from shoal.view import View
 from support import play, q3
 
 TRAINER = Quadratic(lr=0.1, local_steps=5, start=10.0)
 SCRIPT = Script(FedAvg()).join("a", "b", "c", "d")
-VIEW = SCRIPT.node._view
+VIEW = View(SCRIPT.node)
 PLAIN = Utility(alpha=0.0, uncertainty=0.0, explore=0.0, least=0.0, cutoff=0.0, clip=100.0)
 
 

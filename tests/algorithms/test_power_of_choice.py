@@ -13,6 +13,7 @@ from shoal.errors import ConfigError
 from shoal.messages import Dispatch, Payload
 from shoal.testing import MODEL, Script
 from shoal.trainers.quadratic import Quadratic
+from shoal.view import View
 from support import play, q3
 
 TRAINER = Quadratic(lr=0.1, local_steps=5, start=10.0)
@@ -72,14 +73,14 @@ def test_one_place_always_goes_to_the_highest_loss() -> None:
 
 
 def test_candidates_are_drawn_by_their_examples() -> None:
-    view = Script(FedAvg()).join("a", "b", "c").node._view
+    view = View(Script(FedAvg()).join("a", "b", "c").node)
     first = [draw({"a": 6, "b": 3, "c": 1}, 1, view, str(i))[0] for i in range(3000)]
     assert first.count("a") / 3000 == pytest.approx(0.6, abs=0.03)
     assert first.count("c") / 3000 == pytest.approx(0.1, abs=0.02)
 
 
 def test_last_losses_can_stand_for_questions() -> None:
-    view = Script(FedAvg()).join("a", "b", "c").node._view
+    view = View(Script(FedAvg()).join("a", "b", "c").node)
     policy = HighestLoss(3)
     assert policy.choose(Losses({"a": 1.0, "b": 9.0}), 2, view, "r")[0] == ["c", "b"]
     played = play(power_of_choice(1, candidates=3, ask=False, trainer=Measured(TRAINER)), q3(), 9)

@@ -13,11 +13,12 @@ from shoal.messages import Update
 from shoal.simulation import Devices
 from shoal.testing import Script
 from shoal.trainers.quadratic import Quadratic
+from shoal.view import View
 from support import play, q3
 
 TRAINER = Quadratic(lr=0.1, local_steps=5, start=10.0)
 SECONDS = {"a": 1.0, "b": 2.0, "c": 8.0, "d": 9.0}
-VIEW = Script(FedAvg()).join(*SECONDS).node._view
+VIEW = View(Script(FedAvg()).join(*SECONDS).node)
 CLIENTS = {name: Examples(np.ones((2, 1)), np.zeros(2)) for name in SECONDS}
 
 
@@ -80,7 +81,7 @@ def test_tiers_with_more_loss_become_likelier() -> None:
 def test_too_slow_clients_are_dropped() -> None:
     policy = ByTier(1, max_seconds=8.5, seconds=SECONDS)
     assert policy.tiers_of(policy.init()) == (("a", "b", "c"),)
-    alone = Script(FedAvg()).join("d").node._view  # nobody else is here
+    alone = View(Script(FedAvg()).join("d").node)  # nobody else is here
     assert policy.choose(policy.init(), 2, alone, "r")[0] == ["d"]
 
 

@@ -16,7 +16,7 @@ from shoal.messages import Payload, Task
 from shoal.tensors import Tensors
 from shoal.trainers.numpy import Softmax
 from shoal.trainers.quadratic import Quadratic
-from shoal.transforms import RandK, TopK
+from shoal.transforms import CountSketch, RandK, TopK
 
 TRAINER = Quadratic(lr=0.1, local_steps=5)
 TIERS = (("c0", "c1"), ("c2", "c3"), ("c4", "c5"))
@@ -89,6 +89,8 @@ ALGORITHM_EXAMPLES: dict[str, Callable[[], Algorithm]] = {
         4, codec=TOP, beta=0.5, population=6, stride=0.5, trainer=TRAINER
     ),
     "homomorphic": lambda: counted(al.homomorphic(4, codec=TOP, cells=60, trainer=SOFTMAX)),
+    "cellm": lambda: al.cellm(4, density=1.0, trainer=TRAINER),
+    "fetchsgd": lambda: counted(al.fetchsgd(4, codec=CountSketch(40, 3), count=2, trainer=SOFTMAX)),
     "global_momentum_fusion": lambda: al.global_momentum_fusion(4, trainer=TRAINER, every=1),
     "masha1": lambda: al.masha1(codec=RandK(count=1), tau=0.5, trainer=TRAINER),
     "masha2": lambda: al.masha2(codec=TOP, tau=0.5, trainer=TRAINER),
@@ -102,6 +104,7 @@ ALGORITHM_EXAMPLES: dict[str, Callable[[], Algorithm]] = {
     "fedavgm": lambda: al.fedavgm(4, trainer=TRAINER),
     "fednova": lambda: al.fednova(4, trainer=TRAINER),
     "feddyn": lambda: al.feddyn(4, population=6, alpha=1.0, trainer=TRAINER),
+    "fedshampoo": lambda: classified(al.fedshampoo(2, trainer=torch_trainer())),
     "fedspeed": lambda: al.fedspeed(
         4, population=6, prox=1.0, trainer=Quadratic(lr=0.1, local_steps=2)
     ),
@@ -135,6 +138,20 @@ ALGORITHM_EXAMPLES: dict[str, Callable[[], Algorithm]] = {
     "f3ast": lambda: al.f3ast(3, examples=EXAMPLES, lr=0.5, trainer=TRAINER),
     "power_of_choice": lambda: al.power_of_choice(2, candidates=4, trainer=TRAINER),
     "oort": lambda: al.oort(3, trainer=Measured(TRAINER)),
+    "wireless_afl": lambda: al.wireless_afl(20.0, trainer=TRAINER),
+    "gradient_inversion": lambda: classified(
+        al.gradient_inversion(
+            1,
+            trainer=torch_trainer(),
+            model=_line,
+            inputs=(1,),
+            concurrency=3,
+            examples=1,
+            iterations=1,
+            starts=1,
+            history=1,
+        )
+    ),
     "tifl": lambda: al.tifl(2, tier=ByTier(3, adapt_every=3, credits=5), trainer=Measured(TRAINER)),
     "partial_work": lambda: al.partial_work(20.0, max_steps=9, cohort=4, mu=0.1, trainer=TRAINER),
     "jit_deadlines": lambda: al.jit_deadlines(4, deadline=60.0, trainer=TRAINER),

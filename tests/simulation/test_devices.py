@@ -117,4 +117,5 @@ def test_devices_are_plain_data():
         "dropout": 0.0,
         "jitter": 0.0,
         "speeds": {"c0": 2.0},
+        "retries": None,
     }

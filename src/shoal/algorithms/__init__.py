@@ -7,6 +7,7 @@ from shoal.algorithms._pacing import Pacing
 from shoal.algorithms._selection import Selecting
 from shoal.algorithms.anarchic import Anarchic, afa_cd, afa_cs
 from shoal.algorithms.backup import Backup, backup
+from shoal.algorithms.cellm import cellm
 from shoal.algorithms.curriculum import curriculum
 from shoal.algorithms.econtrol import econtrol
 from shoal.algorithms.ef21 import ef21, ef21w
@@ -29,11 +30,14 @@ from shoal.algorithms.fedopt import fedadagrad, fedadam, fedyogi
 from shoal.algorithms.fedprox import fedprox
 from shoal.algorithms.fedref import fedref
 from shoal.algorithms.fedsgd import fedsgd
+from shoal.algorithms.fedshampoo import fedshampoo
 from shoal.algorithms.fedspeed import fedspeed
 from shoal.algorithms.fedvarp import fedvarp
+from shoal.algorithms.fetchsgd import fetchsgd
 from shoal.algorithms.fzoos import fzoos
 from shoal.algorithms.global_momentum_fusion import global_momentum_fusion
 from shoal.algorithms.gradient_coding import gradient_coding
+from shoal.algorithms.gradient_inversion import gradient_inversion
 from shoal.algorithms.homomorphic import homomorphic
 from shoal.algorithms.importance import importance
 from shoal.algorithms.jit_deadlines import jit_deadlines
@@ -52,12 +56,14 @@ from shoal.algorithms.scallion import scafcom, scallion
 from shoal.algorithms.scheduled import scheduled
 from shoal.algorithms.tifl import tifl
 from shoal.algorithms.wary import wary
+from shoal.algorithms.wireless_afl import Aging, wireless_afl
 from shoal.core import Algorithm, Coordinator
 
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     "afa_cd": afa_cd,
     "afa_cs": afa_cs,
     "backup": backup,
+    "cellm": cellm,
     "curriculum": curriculum,
     "econtrol": econtrol,
     "ef21": ef21,
@@ -82,12 +88,15 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     "fedprox": fedprox,
     "fedref": fedref,
     "fedsgd": fedsgd,
+    "fedshampoo": fedshampoo,
     "fedspeed": fedspeed,
     "fedvarp": fedvarp,
     "fedyogi": fedyogi,
+    "fetchsgd": fetchsgd,
     "fzoos": fzoos,
     "global_momentum_fusion": global_momentum_fusion,
     "gradient_coding": gradient_coding,
+    "gradient_inversion": gradient_inversion,
     "homomorphic": homomorphic,
     "importance": importance,
     "jit_deadlines": jit_deadlines,
@@ -106,8 +115,10 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     "scaffold_m": scaffold_m,
     "scallion": scallion,
     "tifl": tifl,
+    "wireless_afl": wireless_afl,
 }
 COORDINATORS: dict[str, type[Coordinator[Any]]] = {
+    "Aging": Aging,
     "Anarchic": Anarchic,
     "Backup": Backup,
     "FedAT": FedAT,
@@ -124,6 +135,7 @@ COORDINATORS: dict[str, type[Coordinator[Any]]] = {
 __all__ = [
     "ALGORITHMS",
     "COORDINATORS",
+    "Aging",
     "Anarchic",
     "Backup",
     "FedAT",
@@ -139,6 +151,7 @@ __all__ = [
     "afa_cd",
     "afa_cs",
     "backup",
+    "cellm",
     "curriculum",
     "econtrol",
     "ef21",
@@ -163,12 +176,15 @@ __all__ = [
     "fedprox",
     "fedref",
     "fedsgd",
+    "fedshampoo",
     "fedspeed",
     "fedvarp",
     "fedyogi",
+    "fetchsgd",
     "fzoos",
     "global_momentum_fusion",
     "gradient_coding",
+    "gradient_inversion",
     "homomorphic",
     "importance",
     "jit_deadlines",
@@ -189,4 +205,5 @@ __all__ = [
     "scheduled",
     "tifl",
     "wary",
+    "wireless_afl",
 ]

@@ -33,6 +33,11 @@ class HighestLoss(Policy[Losses]):
     candidates: int
     asks: bool = False
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The loss, of training or of the question."""
+        return ("loss",)
+
     def init(self) -> Losses:
         """Nothing reported."""
         return Losses()

@@ -20,6 +20,11 @@ Arrived = frozenset[str]
 class Policy(ABC, Generic[M]):
     """Decisions of a selection method; what is not overridden is as in FedAvg."""
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Metrics that every update must report."""
+        return ()
+
     def init(self) -> M:
         """The memory before the first round."""
         raise NotImplementedError

@@ -106,6 +106,11 @@ class ByScore(Policy[Scores]):
     pacing: Pacing
     order: Order
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The score, unless the order is drawn."""
+        return () if self.order == "random" else ("score",)
+
     def init(self) -> Scores:
         """None reported."""
         return Scores()

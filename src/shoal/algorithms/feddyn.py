@@ -7,7 +7,8 @@ quadratics. Local steps are in `rules.Dynamic`.
 
 The wire is FedAvg's. With few of many clients in a round h can grow without bound: the cohort's
 share, alpha and the local steps go together. Clients must come near the optimum of their local
-problem; what the server throws away or changes on its way (a lossy upload) makes h inexact.
+problem; what the server throws away or changes on its way (a lossy upload) makes h inexact. In our
+study (10 of 100 clients, ten local steps) alpha = 1 ended above FedAvg, and 0.1 below or near it.
 """
 
 from typing import Any

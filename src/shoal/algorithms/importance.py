@@ -84,6 +84,11 @@ class Importance(Policy[Drawn]):
         for client, count in self.examples.items():
             positive(f"examples[{client!r}]", count)
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The loss, if it is the score."""
+        return ("loss",) if self.by == "loss" else ()
+
     def init(self) -> Drawn:
         """Nobody drawn."""
         return Drawn()

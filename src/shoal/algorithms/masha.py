@@ -26,6 +26,8 @@ from shoal.errors import ConfigError, fraction, positive
 from shoal.seeds import uniform
 from shoal.tensors import Tensors, zeros
 
+ASSUMES = ("a monotone operator",)
+
 
 @dataclass(frozen=True, eq=False)
 class Anchored:

@@ -72,6 +72,11 @@ class Utility(Policy[OortMemory]):
         if self.most is not None:
             positive("most", self.most)
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The loss is the utility."""
+        return ("loss",)
+
     def init(self) -> OortMemory:
         """Nobody explored."""
         return OortMemory(percentile=self.percentile)

@@ -34,7 +34,8 @@ def scaffold(
 
     Args:
         cohort: clients per round; None for everyone present.
-        trainer: of plain local steps: momentum breaks option II.
+        trainer: of plain local steps: momentum breaks option II. Its rate must be lower than what
+            FedAvg just bears: c_i feeds on itself, lr (K - 1) / 2 times the curvature each round.
         population: N, all clients that there are; c is the mean of their c_i at any time.
         lr: server learning rate.
         rounds: the schedule. A client keeps its new c_i when the server throws its update away, so

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from shoal.errors import ConfigError
+from shoal.errors import ConfigError, ShoalError
 
 
 def experiments(ref: str, settings: list[str]) -> tuple[list[Any], str]:
@@ -18,9 +18,19 @@ def experiments(ref: str, settings: list[str]) -> tuple[list[Any], str]:
         return [with_settings(from_toml(path.read_text("utf-8"), ref), settings)], path.stem
     if ":" not in ref:
         raise ConfigError("ref", f"{ref!r} is neither file.py:function nor a .toml file")
-    made = resolve(ref)()
+    made = _called(resolve(ref), ref)
     found = list(made) if isinstance(made, list | tuple) else [made]
     for experiment in found:
         if not isinstance(experiment, Experiment):
             raise ConfigError(ref, f"returns {type(experiment).__name__}, not an Experiment")
     return [with_settings(e, settings) for e in found], ref.rpartition(":")[2]
+
+
+def _called(function: Any, ref: str) -> Any:
+    """What a function of the user's returns."""
+    try:
+        return function()
+    except ShoalError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise ConfigError(ref, f"raised {type(error).__name__}: {error}") from error

@@ -1,10 +1,10 @@
 """`shoal show`: runs, or one of the kinds in `KINDS`."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from shoal.commands.algorithms import show_algorithms
 from shoal.commands.codecs import show_codecs
 from shoal.commands.costs import show_cost
 from shoal.commands.guard import audit, keys, token
@@ -54,11 +54,7 @@ def _one(kind: str, rest: list[str]) -> str:
 
 
 def _algorithms(chosen: argparse.Namespace, rest: list[str]) -> None:
-    from shoal.algorithms import ALGORITHMS
-
-    for name, factory in ALGORITHMS.items():
-        module = sys.modules[factory.__module__]
-        print(f"{name:12} {(module.__doc__ or '').splitlines()[0]}")
+    show_algorithms(rest)
 
 
 def _toml(chosen: argparse.Namespace, rest: list[str]) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from shoal.simulation.availability import Availability, OnOff, TraceAvailability
+from shoal.simulation.connectivity import Connectivity, Retries
 from shoal.simulation.daily import All, Charging, Diurnal, Outages
 from shoal.simulation.devices import Devices
 from shoal.simulation.distributions import (
@@ -57,6 +58,7 @@ __all__ = [
     "Bernoulli",
     "ByLabels",
     "Charging",
+    "Connectivity",
     "Constant",
     "Cyclic",
     "Devices",
@@ -72,6 +74,7 @@ __all__ = [
     "Participation",
     "Pattern",
     "PhoneSpeed",
+    "Retries",
     "Trace",
     "TraceAvailability",
     "Uniform",

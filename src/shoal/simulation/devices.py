@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from shoal.errors import fraction, positive
 from shoal.seeds import normal, uniform
 from shoal.simulation.availability import Availability, Span, Switch
+from shoal.simulation.connectivity import Retries
 from shoal.simulation.distributions import Constant, Distribution
 from shoal.simulation.participation import Labelled
 
@@ -29,6 +30,7 @@ class Devices:
         dropout: probability that a task is lost on the way.
         jitter: deviation of the logarithm of a task's compute time; its mean stays the same.
         speeds: seconds per local step of clients by name, in place of a draw.
+        retries: uploads that do not get through at once; None if all do.
     """
 
     speed: Distribution = UNIT
@@ -38,6 +40,7 @@ class Devices:
     dropout: float = 0.0
     jitter: float = 0.0
     speeds: Mapping[str, float] = field(default_factory=dict)
+    retries: Retries | None = None
     _drawn: dict[tuple[int, str], float] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -63,10 +66,13 @@ class Devices:
     def compute_seconds(self, seed: int, client: str, number: int, steps: int) -> float:
         """Seconds that the client's task of that number takes for so many local steps."""
         seconds = steps * self.step_seconds(seed, client)
-        if not self.jitter:
+        if self.jitter:
+            draw = normal(seed, "jitter", client, number)
+            seconds *= math.exp(self.jitter * draw - self.jitter**2 / 2)
+        if self.retries is None:
             return seconds
-        draw = normal(seed, "jitter", client, number)
-        return seconds * math.exp(self.jitter * draw - self.jitter**2 / 2)
+        # With the work, since an upload has no number that would name a draw.
+        return seconds + self.retries.seconds(seed, client, number)
 
     def download_seconds(self, seed: int, client: str, nbytes: int) -> float:
         """Seconds for so many bytes to the client."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from shoal.errors import ConfigError, fraction, positive
 from shoal.seeds import rng, uniform
 from shoal.simulation.availability import Span, Switch
+from shoal.simulation.connectivity import Connectivity
 
 Labels = Callable[[str], NDArray[Any]]
 MEMORY = 512  # slots after which a Markov chain is drawn anew from its stationary law
@@ -146,18 +147,19 @@ class Participation:
 
     Attributes:
         pattern: how being there is spread over slots.
-        probability: of being there in a slot; a number, or by the labels that a client has.
+        probability: of being there in a slot; a number, by the labels that a client has, or by how
+            well it is connected.
         every: seconds of a slot, e.g. those of a round.
     """
 
     pattern: Pattern = Bernoulli()
-    probability: float | ByLabels = 0.1
+    probability: float | ByLabels | Connectivity = 0.1
     every: float = 1.0
     _labels: Labels | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        if not isinstance(self.probability, ByLabels):
+        if not isinstance(self.probability, ByLabels | Connectivity):
             fraction("probability", self.probability)
         positive("every", self.every)
 
@@ -167,6 +169,8 @@ class Participation:
         Raises:
             ConfigError: if it goes by labels and there are none.
         """
+        if isinstance(self.probability, Connectivity):
+            return self.probability.probability(seed, client)
         if not isinstance(self.probability, ByLabels):
             return self.probability
         if self._labels is None:

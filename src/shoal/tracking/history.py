@@ -46,6 +46,7 @@ class Meta:
         clients: size of the population.
         versions: of shoal, python, numpy, torch ...
         plan: where the run folds, by which plan, and why; empty where nothing is folded.
+        upload: what was picked to encode updates, and why; empty where nothing was to be picked.
         started: wall clock at the start, ISO 8601.
         wall_seconds: how long it took, so far.
         status: "running", "done", "interrupted" or "failed".
@@ -60,6 +61,7 @@ class Meta:
     clients: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     plan: str = ""
+    upload: str = ""
     started: str = ""
     wall_seconds: float = 0.0
     status: str = "running"
