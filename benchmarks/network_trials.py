@@ -28,6 +28,7 @@ from shoal.experiment import Experiment, to_toml
 from shoal.messages import Payload
 from shoal.net.client import Client, Work
 from shoal.net.link import Unreachable
+from shoal.net.protocol import Refused
 from shoal.seeds import rng
 from shoal.tensors import Tensors
 from shoal.tracking import read
@@ -144,7 +145,13 @@ def client_main(url: str, name: str, path: str, how: str) -> None:
                 if how and pushes == 2:
                     die()
     except ShoalError as error:
-        note(f"problem {type(error).__name__}: {error}")
+        if not _too_late(error):
+            note(f"problem {type(error).__name__}: {error}")
+
+
+def _too_late(error: ShoalError) -> bool:
+    """Whether somebody came, or came back, when the run had ended; what it made is checked."""
+    return isinstance(error, Refused) and error.status == 410
 
 
 def _threads(url: str, worked: Worked, given: Expired | None) -> list[Any]:
@@ -159,6 +166,8 @@ def _threads(url: str, worked: Worked, given: Expired | None) -> list[Any]:
                             worked.known.append((name, work.task.id))
                 return
             except ShoalError as error:
+                if _too_late(error):
+                    return
                 told = f"{type(error).__name__}: {error}"
                 problem = given.stopped(name, error) if given else told
                 time.sleep(0.1)
